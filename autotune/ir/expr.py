@@ -1,0 +1,151 @@
+"""Scalar expressions: what one point of a computation evaluates. About thirty primitives; everything else is composed of them.
+
+Arithmetic happens in `DType.compute` types only: f16 and bf16 values are cast on load and on store, explicitly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Union
+
+from .affine import Affine
+from .dtypes import BOOL, I64, DType
+
+# name -> number of arguments. `div` is true division on floats and floor division on integers, `mod` its remainder with the
+# sign of the divisor (NumPy's // and %). max and min propagate NaN. A `cast` from float to integer truncates and saturates;
+# integers wrap; a cast to bool is x != 0. `rint` rounds half to even. Comparisons give bool; and/or/xor/not work bitwise on
+# integers and logically on bool; shl and shr (arithmetic for signed) take counts inside the type's width.
+PRIMITIVES: dict[str, int] = {
+    "add": 2, "sub": 2, "mul": 2, "div": 2, "mod": 2, "max": 2, "min": 2, "fma": 3,
+    "neg": 1, "abs": 1, "exp": 1, "exp2": 1, "log": 1, "log2": 1, "sqrt": 1, "sin": 1, "recip": 1, "floor": 1, "rint": 1,
+    "cast": 1, "lt": 2, "le": 2, "eq": 2, "ne": 2, "where": 3,
+    "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2,
+}  # fmt: skip
+
+COMPARISONS = frozenset({"lt", "le", "eq", "ne"})
+# Primitives that cost tens of cycles a vector: never recomputed to save a trip to memory.
+HEAVY = frozenset({"exp", "exp2", "log", "log2", "sin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal. Floats may be infinities or NaN."""
+
+    value: float | int | bool
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The element of `buffer` at `index` (one Affine a dimension)."""
+
+    buffer: str
+    index: tuple[Affine, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The value of an affine of loop names, as i64 (np.arange and masks come from it)."""
+
+    value: Affine
+
+    @property
+    def dtype(self) -> DType:
+        return I64
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A primitive applied to expressions; `dtype` is the result's type."""
+
+    name: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+    def __post_init__(self) -> None:
+        if PRIMITIVES.get(self.name) != len(self.args):
+            raise ValueError(f"{self.name} is no primitive of {len(self.args)} arguments")
+
+
+Expr = Union[Const, Load, Index, Op]
+
+
+def op(name: str, *args: Expr) -> Op:
+    """A primitive on arguments that already share one type; comparisons give bool, `where` the type of its branches."""
+    result = BOOL if name in COMPARISONS else args[-1].dtype
+    return Op(name, args, result)
+
+
+def cast(value: Expr, dtype: DType) -> Expr:
+    return value if value.dtype == dtype else Op("cast", (value,), dtype)
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Every node, arguments before the operation that uses them, left to right."""
+    if isinstance(expr, Op):
+        for arg in expr.args:
+            yield from walk(arg)
+    yield expr
+
+
+def loads(expr: Expr) -> tuple[Load, ...]:
+    return tuple(node for node in walk(expr) if isinstance(node, Load))
+
+
+def transform(expr: Expr, fn: Callable[[Expr], Expr | None]) -> Expr:
+    """Rebuild top down: where `fn` returns an expression it replaces the node and is not entered again."""
+    new = fn(expr)
+    if new is not None:
+        return new
+    if isinstance(expr, Op):
+        args = tuple(transform(arg, fn) for arg in expr.args)
+        if any(a is not b for a, b in zip(args, expr.args)):
+            return Op(expr.name, args, expr.dtype)
+    return expr
+
+
+def substitute(expr: Expr, values: Mapping[str, Affine]) -> Expr:
+    """Replace loop names by affines in every index."""
+
+    def leaf(node: Expr) -> Expr | None:
+        if isinstance(node, Load):
+            index = tuple(a.substitute(values) for a in node.index)
+            return node if index == node.index else Load(node.buffer, index, node.dtype)
+        if isinstance(node, Index):
+            return Index(node.value.substitute(values))
+        return None
+
+    return transform(expr, leaf)
+
+
+def names(expr: Expr) -> frozenset[str]:
+    """Every loop name that the value depends on."""
+    found: frozenset[str] = frozenset()
+    for node in walk(expr):
+        if isinstance(node, Load):
+            for a in node.index:
+                found |= a.names()
+        elif isinstance(node, Index):
+            found |= node.value.names()
+    return found
+
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+
+
+def show(expr: Expr) -> str:
+    """One line of text for people and golden files."""
+    match expr:
+        case Const(value=value):
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        case Load(buffer=buffer, index=index):
+            return f"{buffer}[{', '.join(map(str, index))}]"
+        case Index(value=value):
+            return f"index({value})"
+        case Op(name=name, args=args, dtype=dtype):
+            if name in _INFIX:
+                return f"({show(args[0])} {_INFIX[name]} {show(args[1])})"
+            called = f"cast_{dtype}" if name == "cast" else name
+            return f"{called}({', '.join(map(show, args))})"

@@ -1,0 +1,12 @@
+"""The steps: every way in which a nest may be changed. Importing this package registers them all."""
+
+from .base import REGISTRY, Step, step_from_json
+from .fusion import ComputeAt
+from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from .pack import Pack
+from .tile import Prefetch, RegisterTile, StoreHint
+
+__all__ = [
+    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step", "StoreHint",
+    "Unroll", "Vectorize", "step_from_json",
+]  # fmt: skip

@@ -1,0 +1,197 @@
+"""Pack: stage an operand of a stage in scratch memory, in the order in which the stage will read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ..affine import Affine, const, var
+from ..expr import Expr, Load, Op, loads, names, substitute, transform
+from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, map_leaves, tags, walk
+from ..program import Buffer
+from .base import Path, Step, enclosing, prune_terms, rewrite_loops
+
+_DIMS = "abcdefgh"
+
+
+@dataclass(frozen=True)
+class Pack(Step, kind="pack"):
+    """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P[...] }
+
+    `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that varies with
+    the same loops, so a prologue is computed once an element. `at` names the loop inside which one block is staged ("" = before all
+    loops). `panels` gives (dimension of the load, width): such a dimension is cut into panels, the panel number outermost and the
+    position inside a panel innermost. The copy is a stage of its own, named `<stage>.load<n>`, with loops `.p<d>`, `.<d>`, `.q<d>`.
+    """
+
+    load: int
+    at: str
+    panels: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.load{self.load}"
+
+    def apply(self, nest: Nest) -> Nest:
+        if self.name in nest.all_buffers:
+            raise self.fail("this operand is packed already", "already-packed")
+        if self.at:
+            return rewrite_loops(self, nest, self.at, partial(self._inside, nest))
+        body: list[Stmt] = []
+        for stmt in nest.body:
+            if self.stage in tags(stmt):
+                body.append(self._stage(nest, (stmt,), ()))
+            else:
+                body.append(stmt)
+        if not any(self.stage in tags(s) for s in body):
+            raise self.fail("no such stage", "no-such-loop")
+        return Nest(nest.buffers, tuple(body))
+
+    def _inside(self, nest: Nest, loop: Loop, path: Path) -> tuple[Stmt, ...]:
+        return (replace(loop, body=(self._stage(nest, loop.body, (*path, loop)),)),)
+
+    def _stage(self, nest: Nest, body: tuple[Stmt, ...], path: Path) -> Alloc:
+        found = [(s, p) for s, p in walk(body) if isinstance(s, (Store, Reduce)) and s.tag == self.stage and s.role == "compute"]
+        if len(found) != 1:
+            raise self.fail(f"needs one statement of the stage below {self.at or 'the top'}, found {len(found)}", "imperfect")
+        leaf, inside = found[0]
+        all_loads = loads(leaf.value)
+        if not 0 <= self.load < len(all_loads):
+            raise self.fail(f"the stage's expression has {len(all_loads)} loads", "no-such-load")
+        target = all_loads[self.load]
+        inner = tuple(b for b in inside if isinstance(b, Loop))
+        outer, guards = enclosing(path)
+        inner_names = {b.name for b in inner}
+        source = nest.all_buffers[target.buffer]
+        block = [_separate(a, inner_names) for a in target.index]
+        widths = dict(self.panels)
+        if any(not 0 <= d < len(block) or w < 1 for d, w in self.panels):
+            raise self.fail(f"panels name dimensions 0..{len(block) - 1} and positive widths", "bad-panel")
+
+        extents: list[tuple[Affine, ...]] = []
+        for (base, local), size in zip(block, source.shape):
+            terms = _extent_terms(local, inner)
+            terms = prune_terms((*terms, const(size) - base), outer, guards)
+            if len(terms) > 2:
+                raise self.fail(f"the block's extent would be the minimum of {len(terms)} terms", "ragged")
+            extents.append(terms)
+
+        shape, copies, slots, position = self._layout(block, extents, widths)
+        value = self._operand(leaf.value, target, [b for b, _ in block], position, inner_names)
+        cache = Buffer(self.name, value.dtype, shape, "scratch")
+        cells = tuple(_slot(position, widths, copy=True))
+        fill: Stmt = Store(self.name, cells, value, self.name, (), "copy")
+        for name, terms in reversed(copies):
+            fill = Loop(name, terms, (fill,))
+        read = Load(self.name, slots, value.dtype)
+        whole = self._largest(leaf.value, target)
+
+        def use(stmt: Stmt) -> tuple[Stmt, ...]:
+            if stmt is not leaf:
+                return (stmt,)  # type: ignore[return-value]
+            new = transform(leaf.value, lambda node: read if node is whole else None)
+            return (replace(leaf, value=new),)
+
+        return Alloc(cache, (fill, *map_leaves(body, use)))
+
+    def _layout(
+        self, block: list[tuple[Affine, Affine]], extents: list[tuple[Affine, ...]], widths: dict[int, int]
+    ) -> tuple[tuple[int, ...], list[tuple[str, tuple[Affine, ...]]], tuple[Affine, ...], list[Affine]]:
+        """Shape of the cache, loops of the copy, indices of a read, and the block coordinate of each dimension in the copy."""
+        panel, plain, lane = [], [], []
+        position: list[Affine] = []
+        for d, ((_, local), terms) in enumerate(zip(block, extents)):
+            name, box = f"{self.name}.{_DIMS[d]}", _constant(terms)
+            if d not in widths:
+                plain.append((box, (name, terms), local))
+                position.append(var(name))
+                continue
+            w = widths[d]
+            p, q = f"{self.name}.p{_DIMS[d]}", f"{self.name}.q{_DIMS[d]}"
+            count = tuple((t + (w - 1)) // w for t in terms)
+            if any(c % w for t in terms for _, c in t.terms):
+                raise self.fail(f"the block's extent {terms[0]} varies by steps that the panel width {w} does not divide", "ragged")
+            width = prune_terms((const(w), *(t - var(p) * w for t in terms)), (Loop(p, count, ()),), ())
+            panel.append((-(-box // w), (p, count), local // w))
+            lane.append((w, (q, width[:2]), local % w))
+            position.append(var(p) * w + var(q))
+        dims = [*panel, *plain, *lane]
+        return tuple(n for n, _, _ in dims), [lp for _, lp, _ in dims], tuple(s for _, _, s in dims), position
+
+    def _operand(
+        self, value: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
+    ) -> Expr:
+        """The staged expression with inner loops replaced by the copy's coordinates."""
+        whole = self._largest(value, target)
+        if whole is target:
+            return Load(target.buffer, tuple(b + p for b, p in zip(bases, position)), target.dtype)
+        values: dict[str, Affine] = {}
+        for a, base, at in zip(target.index, bases, position):
+            local = (a - base).single()
+            if local is None and (a - base) != const(0):
+                raise self.fail(f"a prologue can be packed only where {a} is one loop inside {self.at or 'the top'}", "prologue")
+            if local is not None:
+                values[local] = at
+        if missing := (names(whole) & inner_names) - values.keys():
+            raise self.fail(f"the prologue depends on {sorted(missing)[0]}", "prologue")
+        return substitute(whole, values)
+
+    def _largest(self, value: Expr, target: Load) -> Expr:
+        """The largest subexpression around `target` that varies with no other loops than it."""
+        ours = names(target)
+
+        def visit(node: Expr) -> Expr | None:
+            if node is target:
+                return node
+            if isinstance(node, Op):
+                for arg in node.args:
+                    found = visit(arg)
+                    if found is not None:
+                        return node if found is arg and names(node) <= ours else found
+            return None
+
+        return visit(value) or target
+
+
+def _slot(position: list[Affine], widths: dict[int, int], copy: bool) -> list[Affine]:
+    panel = [p // widths[d] if not copy else _head(p) for d, p in enumerate(position) if d in widths]
+    plain = [p for d, p in enumerate(position) if d not in widths]
+    lane = [p % widths[d] if not copy else _tail(p) for d, p in enumerate(position) if d in widths]
+    return [*panel, *plain, *lane]
+
+
+def _head(p: Affine) -> Affine:
+    return var(next(str(a) for a, c in p.terms if ".p" in str(a)))
+
+
+def _tail(p: Affine) -> Affine:
+    return var(next(str(a) for a, c in p.terms if ".q" in str(a)))
+
+
+def _separate(a: Affine, inner: set[str]) -> tuple[Affine, Affine]:
+    """The part of an index that inner loops do not move, and the rest."""
+    base = Affine(tuple((t, c) for t, c in a.terms if not (Affine(((t, 1),)).names() & inner)), a.const)
+    return base, a - base
+
+
+def _extent_terms(local: Affine, inner: tuple[Loop, ...]) -> tuple[Affine, ...]:
+    """Affines in outer loops, each above every value of `local` (exclusive)."""
+    terms = {local + 1}
+    for loop in reversed(inner):
+        found: set[Affine] = set()
+        for t in terms:
+            c = t.coefficient(loop.name)
+            if c > 0:
+                found |= {t.substitute({loop.name: e - 1}) for e in loop.extents}
+            else:
+                found.add(t.substitute({loop.name: const(0)}))
+        terms = found
+    return tuple(sorted(terms, key=str))
+
+
+def _constant(terms: tuple[Affine, ...]) -> int:
+    bound = min((t.const for t in terms if t.is_const), default=None)
+    if bound is None:
+        # Loops start at 0 and offsets only shrink the rest of a buffer, so a term's constant is its greatest value.
+        bound = min(t.const for t in terms)
+    return max(bound, 1)

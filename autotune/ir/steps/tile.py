@@ -1,0 +1,233 @@
+"""Steps on a reduction's register tile and on its stores: RegisterTile, Prefetch, StoreHint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..affine import Affine, const, var
+from ..bounds import simplify
+from ..expr import Const, Expr, Load, transform
+from ..expr import substitute as substitute_expr
+from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves
+from ..nest import Prefetch as PrefetchStmt
+from ..program import COMBINERS, Buffer
+from .base import Path, Step, final_stores, perfect_band, rewrite_loops
+from .loops import cut_loop
+
+Context = dict[str, Affine]
+
+
+@dataclass(frozen=True)
+class RegisterTile(Step, kind="register_tile"):
+    """Holds a tile of a reduction's results in registers while the reduction runs.
+
+    for i: for j: for k: C[i,j] += v   -->   for i.0: for j.0: acc = 0; for k: for i.1: for j.1: acc[i.1,j.1] += v; C += acc
+
+    `tiles` gives (loop, factor), the vector loop last; loops are cut into whole tiles and one short tile. A *reduction* loop may be
+    tiled too: its lanes then accumulate separately and the write combines them. `unroll` cuts further reduction loops, without
+    accumulators of their own. Loops of the result that are not named become tiles of one.
+    """
+
+    tiles: tuple[tuple[str, int], ...]
+    unroll: tuple[tuple[str, int], ...] = ()
+
+    def apply(self, nest: Nest) -> Nest:
+        if not self.tiles or any(f < 1 for _, f in (*self.tiles, *self.unroll)):
+            raise self.fail("needs at least one tile, and factors of at least 1", "bad-factor")
+        if f"{self.stage}.acc" in nest.all_buffers:
+            raise self.fail("the stage already has accumulators", "already-tiled")
+        named = {name for name, _ in self.tiles} | {name for name, _ in self.unroll}
+        top = next((s.name for s in _stage_loops(nest.body, self.stage) if s.name in named), None)
+        if top is None:
+            raise self.fail(f"stage {self.stage} has none of the loops {', '.join(sorted(named))}", "no-such-loop")
+        dtype = nest.all_buffers[self.stage].dtype if self.stage in nest.all_buffers else None
+        if dtype is None:
+            raise self.fail("no such stage", "no-such-loop")
+        return rewrite_loops(self, nest, top, lambda loop, path: _Tiling(self, loop, path, nest).statements())
+
+
+def _stage_loops(body: tuple[Stmt, ...], stage: str) -> list[Loop]:
+    out: list[Loop] = []
+    for stmt in body:
+        inner = getattr(stmt, "body", ())
+        if inner and any(leaf.tag == stage for leaf in leaves(inner)):
+            out += [stmt] if isinstance(stmt, Loop) else []
+            out += _stage_loops(inner, stage)
+    return out
+
+
+class _Tiling:
+    """One application of RegisterTile to a perfect band."""
+
+    def __init__(self, step: RegisterTile, loop: Loop, path: Path, nest: Nest) -> None:
+        self.step, self.path = step, path
+        self.band, body = perfect_band(loop)
+        leaf = body[0] if len(body) == 1 else None
+        if not isinstance(leaf, Reduce) or leaf.tag != step.stage or leaf.first is None:
+            raise step.fail("needs a perfect band around one reduction", "no-reduction")
+        self.leaf: Reduce = leaf
+        self.loops = {b.name: b for b in self.band}
+        factors, unroll = dict(step.tiles), dict(step.unroll)
+        if missing := [n for n in (*factors, *unroll) if n not in self.loops]:
+            raise step.fail(f"{missing[0]} is not in the perfect band {', '.join(self.loops)}", "imperfect")
+        in_result = frozenset().union(*(a.names() for a in leaf.index))
+        for b in self.band:
+            if b.name in in_result:
+                factors.setdefault(b.name, 1)
+        if wrong := [n for n in unroll if n in in_result or n in factors]:
+            raise step.fail(f"{wrong[0]} is not a plain reduction loop", "bad-tile")
+        order = [n for n, _ in step.tiles]
+        self.results = [n for n in factors if n in in_result and n not in order] + [n for n in order if n in in_result]
+        self.lanes = [n for n in order if n not in in_result]
+        self.dims = [n for n in self.results if n not in order] + order
+        self.factors, self.unroll = factors, unroll
+        self.dtype = nest.all_buffers[step.stage].dtype
+        self.acc = Buffer(f"{step.stage}.acc", self.dtype, tuple(factors[n] for n in self.dims), "register")
+
+    def statements(self) -> tuple[Stmt, ...]:
+        return self._cut([b.name for b in self.band if b.name in self.results], {}, {}, self.path)
+
+    def _cut(self, pending: list[str], context: Context, sizes: dict[str, int], path: Path) -> tuple[Stmt, ...]:
+        if not pending:
+            return self._tile(context, sizes, path)
+        name, rest = pending[0], pending[1:]
+        original = self.loops[name]
+        loop = replace(original, extents=tuple(t.substitute(context) for t in original.extents), body=())
+
+        def tile(base: Affine, extent: int) -> tuple[Stmt, ...]:
+            point = base + var(f"{name}.1")
+            return self._cut(rest, {**context, name: point}, {**sizes, name: extent}, path)
+
+        return cut_loop(self.step, loop, self.factors[name], path, tile)
+
+    def _tile(self, context: Context, sizes: dict[str, int], path: Path) -> tuple[Stmt, ...]:
+        """One tile: accumulators, their initial value, the reduction, and the write of the result."""
+        leaf, combiner = self.leaf, COMBINERS[self.leaf.combiner]
+        sizes = {**sizes, **{n: self.factors[n] for n in self.lanes}}
+        slot = tuple(var(f"{n}.1") for n in self.dims)
+        identity = Const(combiner.identity(self.dtype), self.dtype)
+        init = self._over(self.dims, sizes, Store(self.acc.name, slot, identity, leaf.tag, (), "init"))
+        reductions = [b.name for b in self.band if b.name not in self.results]
+        update = self._reduce(reductions, context, sizes, slot)
+        start = {**context, **{n: const(0) for n in reductions}}
+        first = tuple(a.substitute(start) for a in leaf.first or ())
+        index = tuple(a.substitute(context) for a in leaf.index)
+        reduced = {n for n, a in leaf.origin if not set(a.names()).isdisjoint(reductions) or a in (leaf.first or ())}
+        origin = tuple((n, a.substitute(context)) for n, a in leaf.origin if n not in reduced)
+        total = Load(self.acc.name, slot, self.dtype)
+        write: Stmt
+        if not self.lanes and all(a == const(0) for a in first):
+            write = Store(leaf.buffer, index, total, leaf.tag, origin, "write")
+        else:
+            first += tuple(var(f"{n}.1") for n in self.lanes)
+            write = Reduce(leaf.buffer, index, leaf.combiner, total, first, leaf.tag, origin, "write")
+        return (Alloc(self.acc, (*init, *update, *self._over(self.dims, sizes, write))),)
+
+    def _simplified(self, value: Expr, sizes: dict[str, int]) -> Expr:
+        """The value with the panel arithmetic of packed operands resolved: inside a tile it is constant."""
+        loops = [b for b in self.path if isinstance(b, Loop)]
+        loops += [Loop(f"{n}.1", (const(size),), ()) for n, size in sizes.items()]
+
+        def resolve(node: Expr) -> Expr | None:
+            if isinstance(node, Load) and not all(a.is_linear for a in node.index):
+                return Load(node.buffer, tuple(simplify(a, loops) for a in node.index), node.dtype)
+            return None
+
+        return transform(value, resolve)
+
+    def _over(self, names: list[str], sizes: dict[str, int], leaf: Stmt) -> tuple[Stmt, ...]:
+        for name in reversed(names):
+            leaf = Loop(f"{name}.1", (const(sizes[name]),), (leaf,))
+        return (leaf,)
+
+    def _reduce(
+        self, pending: list[str], context: Context, sizes: dict[str, int], slot: tuple[Affine, ...], inner: tuple[Loop, ...] = ()
+    ) -> tuple[Stmt, ...]:
+        leaf = self.leaf
+        if not pending:
+            value = self._simplified(substitute_expr(leaf.value, context), sizes)
+            origin = tuple((n, a.substitute(context)) for n, a in leaf.origin)
+            body: tuple[Stmt, ...] = (Reduce(self.acc.name, slot, leaf.combiner, value, None, leaf.tag, origin),)
+            body = self._over(self.dims, sizes, body[0])
+            for loop in reversed(inner):
+                body = (replace(loop, body=body),)
+            return body
+        name, rest = pending[0], pending[1:]
+        original = self.loops[name]
+        loop = replace(original, extents=tuple(t.substitute(context) for t in original.extents), body=())
+        factor = self.factors.get(name) or self.unroll.get(name, 0)
+        if not factor:
+            return (replace(loop, body=self._reduce(rest, context, sizes, slot, inner)),)
+
+        def tile(base: Affine, extent: int) -> tuple[Stmt, ...]:
+            here = {**context, name: base + var(f"{name}.1")}
+            if name in self.lanes:
+                return self._reduce(rest, here, {**sizes, name: extent}, slot, inner)
+            return self._reduce(rest, here, sizes, slot, (*inner, Loop(f"{name}.1", (const(extent),), ())))
+
+        return cut_loop(self.step, loop, factor, self.path, tile)
+
+
+@dataclass(frozen=True)
+class Prefetch(Step, kind="prefetch"):
+    """Asks for the cache lines of a register tile's results before its reduction starts, so that the write finds them near."""
+
+    def apply(self, nest: Nest) -> Nest:
+        name = f"{self.stage}.acc"
+        if name not in nest.all_buffers:
+            raise self.fail("the stage has no accumulators; apply register_tile first", "no-accumulators")
+        return Nest(nest.buffers, self._visit(nest.body, name))
+
+    def _visit(self, body: tuple[Stmt, ...], name: str) -> tuple[Stmt, ...]:
+        out: list[Stmt] = []
+        for stmt in body:
+            inner: tuple[Stmt, ...] = getattr(stmt, "body", ())
+            if isinstance(stmt, Alloc) and stmt.buffer.name == name:
+                write = [s for s in stmt.body if any(leaf.role == "write" for leaf in _stores(s))]
+                out.append(replace(stmt, body=(*stmt.body[:1], *self._hints(tuple(write)), *stmt.body[1:])))
+            elif inner:
+                out.append(replace(stmt, body=self._visit(inner, name)))  # type: ignore[arg-type, call-arg]
+            else:
+                out.append(stmt)
+        return tuple(out)
+
+    def _hints(self, write: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        """The write's loops with the innermost one replaced by its first and last iteration: the lines at both ends."""
+        out: list[Stmt] = []
+        for stmt in write:
+            if not isinstance(stmt, Loop):
+                continue
+            inner = self._hints(stmt.body)
+            if inner:
+                out.append(replace(stmt, body=inner))
+                continue
+            ends = sorted({0, (stmt.constant or 1) - 1})
+            for at in ends:
+                made = map_leaves(stmt.body, lambda leaf, at=at: self._hint(leaf, stmt.name, at))  # type: ignore[misc]
+                out.extend(made)
+        return tuple(out)
+
+    def _hint(self, leaf: Stmt, name: str, at: int) -> tuple[Stmt, ...]:
+        if isinstance(leaf, (Store, Reduce)):
+            return (PrefetchStmt(leaf.buffer, tuple(a.substitute({name: const(at)}) for a in leaf.index), leaf.tag),)
+        return ()
+
+
+def _stores(stmt: Stmt) -> list[Store | Reduce]:
+    return [leaf for leaf in leaves((stmt,)) if isinstance(leaf, (Store, Reduce))]
+
+
+@dataclass(frozen=True)
+class StoreHint(Step, kind="store_hint"):
+    """Writes the stage's results past the caches (non-temporal stores): for results much larger than the last-level cache."""
+
+    def apply(self, nest: Nest) -> Nest:
+        if not any(isinstance(leaf, Store) for leaf, _ in final_stores(nest, self.stage)):
+            raise self.fail("the stage has no plain store of its result", "no-store")
+        mark: Callable[[Stmt], tuple[Stmt, ...]] = lambda leaf: (  # noqa: E731
+            (replace(leaf, nontemporal=True),)
+            if isinstance(leaf, Store) and leaf.tag == self.stage and leaf.buffer == self.stage
+            else (leaf,)
+        )
+        return Nest(nest.buffers, map_leaves(nest.body, mark))
