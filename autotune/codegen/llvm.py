@@ -342,7 +342,10 @@ class _Writer:
             raise BuildError("a two-dimensional vector needs one store and constant extents", reason="vector-not-innermost")
         fn, ev = self.fn, self.ev
         target = fn.flat(self.buffers[leaf.buffer], leaf.index)
-        stores_inner = self._step(target, inner.name) == memory_bytes(self.buffers[leaf.buffer])
+        unit = memory_bytes(self.buffers[leaf.buffer])
+        if self._step(target, outer.name) == unit:
+            outer, inner, rows, columns = inner, outer, columns, rows
+        stores_inner = self._step(target, inner.name) == unit
         across = [ld for ld in loads(leaf.value) if self._loads_along(ld, outer.name)]
         if not stores_inner or not across or min(rows, columns) < 2:
             for i in range(rows):
@@ -469,7 +472,8 @@ class _Writer:
         if leaf.first is None:
             answer: bool | None = False
         else:
-            rest = tuple(a for a in self._substituted(leaf.first) if lanes.name not in a.names() and a != const(0))
+            start = {lanes.name: const(0)}
+            rest = tuple(a for a in (b.substitute(start) for b in self._substituted(leaf.first)) if a != const(0))
             answer = self.decided.get(rest, self._initialises(rest))
         if answer is None:
             raise BuildError("a horizontal reduction's first contribution is not decided", reason="first")

@@ -217,13 +217,14 @@ def _combine(form: Form, scale: int, row: Form, x: Var) -> tuple[Form, int]:
 
 
 @lru_cache(maxsize=4096)
-def _domain(loops: Shape, guards: tuple[Affine, ...]) -> Domain:
+def domain_of(loops: Shape, guards: tuple[Affine, ...]) -> Domain:
+    """The domain of loops given as (name, extents)."""
     return Domain(loops, guards)
 
 
 def domain(loops: Sequence[Loop], guards: Sequence[Affine] = ()) -> Domain:
     """The domain of a statement inside `loops` (outermost first) under `guards`; made once for equal arguments."""
-    return _domain(tuple((lp.name, lp.extents) for lp in loops), tuple(guards))
+    return domain_of(tuple((lp.name, lp.extents) for lp in loops), tuple(guards))
 
 
 def upper(a: Affine, loops: Sequence[Loop], guards: Sequence[Affine] = ()) -> int | None:

@@ -1,4 +1,4 @@
-"""The two arithmetics in which a nest is evaluated: `Float64` and `Residues`. Knows primitives and combiners, not nests.
+"""The arithmetics in which a nest is evaluated: `Float64` and `Residues`. Knows primitives and combiners, not nests.
 
 Integers and booleans keep their own width and wrap around in both; only floats differ.
 """
@@ -88,7 +88,7 @@ class Residues(Float64):
     """Floats as residues modulo P = 2^31 - 1, from a seed.
 
     Field operations and rational constants are exact. max, min and comparisons use a hashed order: a keyed bijection
-    with 0 in its middle and the infinities as its ends. Any other primitive, and a narrowing cast, is a fixed random map.
+    with 0 in its middle and the infinities as its ends. Other primitives and narrowing casts are fixed random maps.
     """
 
     floats = np.dtype(np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from math import prod
 from typing import Any
 
@@ -32,6 +32,13 @@ class Space:
 
     loops: tuple[tuple[str, tuple[Affine, ...]], ...]
     guards: tuple[Affine, ...] = ()
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.loops, self.guards))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def at_zero(self, coordinates: Iterable[Affine]) -> Space:
         """The points at which all coordinates, none of them ever negative, are zero."""
@@ -83,7 +90,7 @@ def clusters(where: Space, coordinates: Iterable[Affine] = ()) -> list[Space]:
     parts = joined([*links, *(g.names() for g in where.guards), *(a.names() for a in coordinates)])
     return [
         Space(tuple(lp for lp in where.loops if lp[0] in part), tuple(g for g in where.guards if g.names() <= part))
-        for part in parts
+        for part in parts if part
     ] + [Space((), (g,)) for g in where.guards if g.is_const]
 
 
@@ -119,16 +126,15 @@ def lengths(extents: tuple[Affine, ...], env: dict[str, Array], rows: int) -> Ar
 
 def count(where: Space) -> int:
     """The number of points."""
-    total = 1
-    for part in clusters(where):
-        used = frozenset().union(*(g.names() for g in part.guards), *(e.names() for _, es in part.loops for e in es))
-        if not used and not part.guards:
-            total *= max(0, min(e.const for e in part.loops[0][1]))
-            continue
-        env, rows = table(replace(part, loops=tuple(lp for lp in part.loops if lp[0] in used)))
-        free = (lengths(extents, env, rows) for name, extents in part.loops if name not in used)
-        total *= int(reduce(np.multiply, free, np.ones(rows, np.int64)).sum())
-    return total
+    return prod(map(_count, clusters(where)))
+
+
+@lru_cache(maxsize=4096)
+def _count(where: Space) -> int:
+    used = frozenset().union(*(g.names() for g in where.guards), *(e.names() for _, es in where.loops for e in es))
+    env, rows = table(replace(where, loops=tuple(lp for lp in where.loops if lp[0] in used)))
+    free = (lengths(extents, env, rows) for name, extents in where.loops if name not in used)
+    return int(reduce(np.multiply, free, np.ones(rows, np.int64)).sum())
 
 
 # ---- multiplicities -------------------------------------------------------------------------------------------------

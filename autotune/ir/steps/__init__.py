@@ -4,9 +4,9 @@ from .base import REGISTRY, Step, step_from_json
 from .fusion import ComputeAt
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from .pack import Pack
-from .tile import Prefetch, RegisterTile, StoreHint
+from .tile import Prefetch, RegisterTile, StoreHint, Tile
 
 __all__ = [
-    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step", "StoreHint",
+    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step", "StoreHint", "Tile",
     "Unroll", "Vectorize", "step_from_json",
 ]  # fmt: skip

@@ -7,12 +7,13 @@ which contains a statement of the stage: after a cut the same name lives in main
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..affine import Affine
-from ..bounds import prove_nonnegative
+from ..bounds import prove_nonnegative, simplify
 from ..errors import ScheduleError
+from ..expr import Expr, Load, transform
 from ..nest import Alloc, Block, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, leaves, tags, walk, with_body
 
 Path = tuple[Block, ...]
@@ -153,11 +154,25 @@ def final_stores(nest: Nest, stage: str) -> list[tuple[Store | Reduce, Path]]:
     return [(s, p) for s, p in walk(nest.body) if isinstance(s, (Store, Reduce)) and s.tag == stage and s.buffer == stage]
 
 
+def simplified(leaf: Leaf, loops: Sequence[Loop]) -> Leaf:
+    """The leaf with floor divisions and remainders resolved where they are constant inside these loops."""
+
+    def resolve(node: Expr) -> Expr | None:
+        if isinstance(node, Load) and not all(a.is_linear for a in node.index):
+            return Load(node.buffer, tuple(simplify(a, loops) for a in node.index), node.dtype)
+        return None
+
+    index = tuple(a if a.is_linear else simplify(a, loops) for a in leaf.index)
+    if isinstance(leaf, (Store, Reduce)):
+        return dataclasses.replace(leaf, index=index, value=transform(leaf.value, resolve))
+    return dataclasses.replace(leaf, index=index)
+
+
 def is_leaf(stmt: Stmt) -> bool:
     return not isinstance(stmt, (Loop, Alloc, Guard))
 
 
 __all__ = [
     "REGISTRY", "Leaf", "Path", "Step", "enclosing", "final_stores", "is_leaf", "perfect_band", "prune_terms", "rewrite_loops",
-    "step_from_json",
+    "simplified", "step_from_json",
 ]  # fmt: skip

@@ -21,7 +21,8 @@ class Pack(Step, kind="pack"):
     `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that varies with
     the same loops, so a prologue is computed once an element. `at` names the loop inside which one block is staged ("" = before all
     loops). `panels` gives (dimension of the load, width): such a dimension is cut into panels, the panel number outermost and the
-    position inside a panel innermost. The copy is a stage of its own, named `<stage>.load<n>`, with loops `.p<d>`, `.<d>`, `.q<d>`.
+    position inside a panel innermost. The copy is a stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ...
+    for each dimension; cut a panel dimension by its width (`tile`) and the panel arithmetic disappears.
     """
 
     load: int
@@ -76,13 +77,14 @@ class Pack(Step, kind="pack"):
                 raise self.fail(f"the block's extent would be the minimum of {len(terms)} terms", "ragged")
             extents.append(terms)
 
-        shape, copies, slots, position = self._layout(block, extents, widths)
+        shape = _shape(extents, widths)
+        position = [var(f"{self.name}.{_DIMS[d]}") for d in range(len(block))]
         value = self._operand(leaf.value, target, [b for b, _ in block], position, inner_names)
         cache = Buffer(self.name, value.dtype, shape, "scratch")
-        cells = tuple(_slot(position, widths, copy=True))
-        fill: Stmt = Store(self.name, cells, value, self.name, (), "copy")
-        for name, terms in reversed(copies):
-            fill = Loop(name, terms, (fill,))
+        fill: Stmt = Store(self.name, _cell(position, widths), value, self.name, (), "copy")
+        for at, terms in reversed(list(zip(position, extents))):
+            fill = Loop(str(at), terms, (fill,))
+        slots = _cell([local for _, local in block], widths)
         read = Load(self.name, slots, value.dtype)
         whole = self._largest(leaf.value, target)
 
@@ -93,30 +95,6 @@ class Pack(Step, kind="pack"):
             return (replace(leaf, value=new),)
 
         return Alloc(cache, (fill, *map_leaves(body, use)))
-
-    def _layout(
-        self, block: list[tuple[Affine, Affine]], extents: list[tuple[Affine, ...]], widths: dict[int, int]
-    ) -> tuple[tuple[int, ...], list[tuple[str, tuple[Affine, ...]]], tuple[Affine, ...], list[Affine]]:
-        """Shape of the cache, loops of the copy, indices of a read, and the block coordinate of each dimension in the copy."""
-        panel, plain, lane = [], [], []
-        position: list[Affine] = []
-        for d, ((_, local), terms) in enumerate(zip(block, extents)):
-            name, box = f"{self.name}.{_DIMS[d]}", _constant(terms)
-            if d not in widths:
-                plain.append((box, (name, terms), local))
-                position.append(var(name))
-                continue
-            w = widths[d]
-            p, q = f"{self.name}.p{_DIMS[d]}", f"{self.name}.q{_DIMS[d]}"
-            count = tuple((t + (w - 1)) // w for t in terms)
-            if any(c % w for t in terms for _, c in t.terms):
-                raise self.fail(f"the block's extent {terms[0]} varies by steps that the panel width {w} does not divide", "ragged")
-            width = prune_terms((const(w), *(t - var(p) * w for t in terms)), (Loop(p, count, ()),), ())
-            panel.append((-(-box // w), (p, count), local // w))
-            lane.append((w, (q, width[:2]), local % w))
-            position.append(var(p) * w + var(q))
-        dims = [*panel, *plain, *lane]
-        return tuple(n for n, _, _ in dims), [lp for _, lp, _ in dims], tuple(s for _, _, s in dims), position
 
     def _operand(
         self, value: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
@@ -153,19 +131,19 @@ class Pack(Step, kind="pack"):
         return visit(value) or target
 
 
-def _slot(position: list[Affine], widths: dict[int, int], copy: bool) -> list[Affine]:
-    panel = [p // widths[d] if not copy else _head(p) for d, p in enumerate(position) if d in widths]
+def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int]) -> tuple[int, ...]:
+    """Panel counts, then the dimensions that are not cut, then panel widths."""
+    boxes = [_constant(terms) for terms in extents]
+    panels = [-(-box // widths[d]) for d, box in enumerate(boxes) if d in widths]
+    plain = [box for d, box in enumerate(boxes) if d not in widths]
+    return (*panels, *plain, *(w for d, w in sorted(widths.items())))
+
+
+def _cell(position: list[Affine], widths: dict[int, int]) -> tuple[Affine, ...]:
+    """Where the cache keeps the element at a block coordinate."""
+    panels = [p // widths[d] for d, p in enumerate(position) if d in widths]
     plain = [p for d, p in enumerate(position) if d not in widths]
-    lane = [p % widths[d] if not copy else _tail(p) for d, p in enumerate(position) if d in widths]
-    return [*panel, *plain, *lane]
-
-
-def _head(p: Affine) -> Affine:
-    return var(next(str(a) for a, c in p.terms if ".p" in str(a)))
-
-
-def _tail(p: Affine) -> Affine:
-    return var(next(str(a) for a, c in p.terms if ".q" in str(a)))
+    return (*panels, *plain, *(p % widths[d] for d, p in enumerate(position) if d in widths))
 
 
 def _separate(a: Affine, inner: set[str]) -> tuple[Affine, Affine]:

@@ -1,4 +1,4 @@
-"""Steps on a reduction's register tile and on its stores: RegisterTile, Prefetch, StoreHint."""
+"""Steps that cut several loops of a band at once: Tile, RegisterTile; and the hints on its stores: Prefetch, StoreHint."""
 
 from __future__ import annotations
 
@@ -6,16 +6,64 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..affine import Affine, const, var
-from ..bounds import simplify
-from ..expr import Const, Expr, Load, transform
+from ..expr import Const, Load
 from ..expr import substitute as substitute_expr
-from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves
+from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, substitute_leaf
 from ..nest import Prefetch as PrefetchStmt
 from ..program import COMBINERS, Buffer
-from .base import Path, Step, final_stores, perfect_band, rewrite_loops
+from .base import Path, Step, final_stores, is_leaf, perfect_band, rewrite_loops, simplified
 from .loops import cut_loop
 
 Context = dict[str, Affine]
+
+
+@dataclass(frozen=True)
+class Tile(Step, kind="tile"):
+    """for i: for j: S(i, j)  -->  for i.0: for j.0: for i.1: for j.1: S(f*i.0 + i.1, g*j.0 + j.1)
+
+    Each loop is cut into whole tiles and one short tile, and the loops inside a tile are sunk to the inside, in the order of
+    `tiles`: every body has constant tile extents. For stages of one plain store; reductions have `register_tile`.
+    """
+
+    tiles: tuple[tuple[str, int], ...]
+
+    def apply(self, nest: Nest) -> Nest:
+        if not self.tiles or any(f < 1 for _, f in self.tiles):
+            raise self.fail("needs at least one tile, and factors of at least 1", "bad-factor")
+        top = next((s.name for s in _stage_loops(nest.body, self.stage) if s.name in dict(self.tiles)), None)
+        if top is None:
+            raise self.fail(f"stage {self.stage} has none of the loops {', '.join(dict(self.tiles))}", "no-such-loop")
+        return rewrite_loops(self, nest, top, self._band)
+
+    def _band(self, loop: Loop, path: Path) -> tuple[Stmt, ...]:
+        band, body = perfect_band(loop)
+        factors = dict(self.tiles)
+        if len(body) != 1 or not is_leaf(body[0]) or isinstance(body[0], (Loop, Alloc, Guard)):
+            raise self.fail("needs a perfect band around one statement", "imperfect")
+        if missing := factors.keys() - {b.name for b in band}:
+            raise self.fail(f"{sorted(missing)[0]} is not in the perfect band {', '.join(b.name for b in band)}", "imperfect")
+        leaf = body[0]
+
+        def cut(pending: tuple[Loop, ...], context: Context, sizes: dict[str, int], path: Path) -> tuple[Stmt, ...]:
+            if not pending:
+                loops = [b for b in path if isinstance(b, Loop)]
+                loops += [Loop(f"{n}.1", (const(sizes[n]),), ()) for n, _ in self.tiles]
+                out: Stmt = simplified(substitute_leaf(leaf, context), loops)
+                for name, _ in reversed(self.tiles):
+                    out = Loop(f"{name}.1", (const(sizes[name]),), (out,))
+                return (out,)
+            head, rest = pending[0], pending[1:]
+            head = replace(head, extents=tuple(t.substitute(context) for t in head.extents), body=())
+            if head.name not in factors:
+                return (replace(head, body=cut(rest, context, sizes, (*path, head))),)
+
+            def tile(base: Affine, extent: int) -> tuple[Stmt, ...]:
+                here = {**context, head.name: base + var(f"{head.name}.1")}
+                return cut(rest, here, {**sizes, head.name: extent}, path)
+
+            return cut_loop(self, head, factors[head.name], path, tile)
+
+        return cut(band, {}, {}, path)
 
 
 @dataclass(frozen=True)
@@ -124,18 +172,6 @@ class _Tiling:
             write = Reduce(leaf.buffer, index, leaf.combiner, total, first, leaf.tag, origin, "write")
         return (Alloc(self.acc, (*init, *update, *self._over(self.dims, sizes, write))),)
 
-    def _simplified(self, value: Expr, sizes: dict[str, int]) -> Expr:
-        """The value with the panel arithmetic of packed operands resolved: inside a tile it is constant."""
-        loops = [b for b in self.path if isinstance(b, Loop)]
-        loops += [Loop(f"{n}.1", (const(size),), ()) for n, size in sizes.items()]
-
-        def resolve(node: Expr) -> Expr | None:
-            if isinstance(node, Load) and not all(a.is_linear for a in node.index):
-                return Load(node.buffer, tuple(simplify(a, loops) for a in node.index), node.dtype)
-            return None
-
-        return transform(value, resolve)
-
     def _over(self, names: list[str], sizes: dict[str, int], leaf: Stmt) -> tuple[Stmt, ...]:
         for name in reversed(names):
             leaf = Loop(f"{name}.1", (const(sizes[name]),), (leaf,))
@@ -146,9 +182,12 @@ class _Tiling:
     ) -> tuple[Stmt, ...]:
         leaf = self.leaf
         if not pending:
-            value = self._simplified(substitute_expr(leaf.value, context), sizes)
+            value = substitute_expr(leaf.value, context)
             origin = tuple((n, a.substitute(context)) for n, a in leaf.origin)
-            body: tuple[Stmt, ...] = (Reduce(self.acc.name, slot, leaf.combiner, value, None, leaf.tag, origin),)
+            loops = [b for b in self.path if isinstance(b, Loop)]
+            loops += [Loop(f"{n}.1", (const(size),), ()) for n, size in sizes.items()]
+            update = Reduce(self.acc.name, slot, leaf.combiner, value, None, leaf.tag, origin)
+            body: tuple[Stmt, ...] = (simplified(update, loops),)
             body = self._over(self.dims, sizes, body[0])
             for loop in reversed(inner):
                 body = (replace(loop, body=body),)

@@ -1,0 +1,17 @@
+"""Limits: what a nest may ask of a machine. A device description produces them; the verifier holds nests to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and tail copies);
+    `instances`: leaf statements after unrolling, which is what compile time grows with."""
+
+    vector_bits: int = 512
+    vector_registers: int = 32
+    scratch_bytes: int = 64 << 20
+    bodies: int = 16
+    instances: int = 8192

@@ -1,0 +1,148 @@
+"""What a sketch needs to know about a program: its stages, and how each access moves in memory with each axis.
+
+Everything here is read off the index expressions. There is no knowledge of operations: a stage is described by which axes its
+loads share and along which of them they are contiguous.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..ir.affine import Affine
+from ..ir.dtypes import DType
+from ..ir.expr import HEAVY, Op, loads, walk
+from ..ir.lower import with_shared_axes
+from ..ir.program import Buffer, Compute, TensorProgram
+
+# Stands for a stride that is only known at run time, or for an index that is not linear in the axis: never contiguous.
+UNKNOWN = 1 << 40
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load (or the store) of a stage: elements moved by one step of each axis; axes that do not occur are absent."""
+
+    ordinal: int
+    buffer: Buffer
+    strides: Mapping[str, int]
+    dims: Mapping[str, int]
+
+    def contiguous(self, axis: str) -> bool:
+        return self.strides.get(axis) == 1
+
+    def uses(self, axis: str) -> bool:
+        return axis in self.strides
+
+    def panel_dim(self, axis: str) -> int | None:
+        """The dimension whose index is this axis alone (plus a constant), where there is one."""
+        return self.dims.get(axis)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A Compute with its accesses. `heavy` counts expensive primitives of its body, `light` the others."""
+
+    compute: Compute
+    loads: tuple[Access, ...]
+    store: Access
+    light: int
+    heavy: int
+
+    @property
+    def name(self) -> str:
+        return self.compute.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.compute.dtype
+
+    @cached_property
+    def extents(self) -> dict[str, int]:
+        return {a.name: a.extent for a in self.compute.all_axes}
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.compute.axes)
+
+    @property
+    def reduce_axes(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.compute.reduce_axes)
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.compute.combiner is not None
+
+    @cached_property
+    def widest(self) -> DType:
+        """The widest type that the stage computes with: it decides how many lanes a vector has."""
+        kinds = [node.dtype for node in walk(self.compute.body)] + [self.dtype]
+        return max(kinds, key=lambda d: d.bits)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A program under its shared axis names, with every stage described."""
+
+    program: TensorProgram
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Stage]:
+        return {s.name: s for s in self.stages}
+
+    @cached_property
+    def temps(self) -> frozenset[str]:
+        return frozenset(c.name for c in self.program.computes) - frozenset(self.program.outputs)
+
+    @cached_property
+    def shared_outer(self) -> tuple[str, ...]:
+        """Axes that every stage has as a result axis, in a common order, before any other of its axes: the rows."""
+        common: list[str] = []
+        for names in zip(*(s.axes for s in self.stages)):
+            if len(set(names)) != 1:
+                break
+            common.append(names[0])
+        return tuple(common)
+
+
+def facts(program: TensorProgram) -> Facts:
+    shared = with_shared_axes(program)
+    buffers = {b.name: b for b in shared.buffers}
+    stages = []
+    for c in shared.computes:
+        read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(loads(c.body)))
+        heavy = sum(isinstance(node, Op) and node.name in HEAVY for node in walk(c.body))
+        light = sum(isinstance(node, Op) and node.name not in HEAVY for node in walk(c.body)) + (c.combiner is not None)
+        stages.append(Stage(c, read, _access(-1, buffers[c.name], c.index), light, heavy))
+    return Facts(shared, tuple(stages))
+
+
+def _access(ordinal: int, buffer: Buffer, index: tuple[Affine, ...]) -> Access:
+    strides: dict[str, int] = {}
+    dims: dict[str, int] = {}
+    for d, (a, s) in enumerate(zip(index, buffer.element_strides)):
+        if buffer.shape[d] == 1:
+            continue
+        step = s if isinstance(s, int) else UNKNOWN
+        linear = a.is_linear
+        for name in a.names():
+            move = a.coefficient(name) * step if linear else UNKNOWN
+            strides[name] = strides.get(name, 0) + move
+            if linear and len(a.terms) == 1 and a.coefficient(name) == 1 and name not in dims:
+                dims[name] = d
+    return Access(ordinal, buffer, {n: s for n, s in strides.items() if s}, dims)
+
+
+def divisor_blocks(extent: int, unit: int, most: int, least: int = 1) -> tuple[int, ...]:
+    """Block sizes that split an extent into 1, 2, 3, ... nearly equal blocks of whole units, between `least` and `most`."""
+    found: dict[int, None] = {}
+    for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+        size = math.ceil(extent / count / unit) * unit
+        if size <= most and (size >= least or count == 1):
+            found[size] = None
+        if size <= least:
+            break
+    return tuple(found) or (math.ceil(min(extent, most) / unit) * unit,)

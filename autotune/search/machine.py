@@ -1,0 +1,76 @@
+"""What the cost model asks of a device: cycles, ports, cache sizes and the price of a byte at each level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..devices.spec import DeviceSpec
+from ..ir.dtypes import DType
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A DeviceSpec seen by one kernel: `threads` of it, computing in `dtype`."""
+
+    spec: DeviceSpec
+    threads: int
+    dtype: DType
+
+    @cached_property
+    def cycle(self) -> float:
+        """Seconds of a cycle: from the measured peak where there is one, else from the clock."""
+        rate = self.spec.peak("f32") / (self.spec.lanes("f32") * 2 * self.spec.fma_per_cycle)
+        return 1.0 / rate
+
+    @property
+    def fma_per_cycle(self) -> float:
+        return self.spec.fma_per_cycle
+
+    @property
+    def fma_latency(self) -> float:
+        return self.spec.fma_latency
+
+    @property
+    def loads_per_cycle(self) -> float:
+        return self.spec.loads_per_cycle
+
+    def _size(self, name: str, otherwise: int) -> int:
+        cache = self.spec.cache(name)
+        return cache.bytes if cache else otherwise
+
+    @cached_property
+    def l1(self) -> int:
+        return self._size("L1", 32 << 10)
+
+    @cached_property
+    def l2(self) -> int:
+        return self._size("L2", 512 << 10)
+
+    @cached_property
+    def l3(self) -> int:
+        return self._size("L3", self.l2 * 8)
+
+    @cached_property
+    def l1_ways(self) -> int:
+        cache = self.spec.cache("L1")
+        return cache.ways if cache else 8
+
+    def level(self, footprint: float) -> str:
+        """Where data of this size lives between uses."""
+        return self.spec.level_of(int(footprint * 1.1))
+
+    def byte(self, level: str, kind: str = "read") -> float:
+        """Seconds a byte, for one thread."""
+        return 1.0 / self.spec.bytes_per_second(level, kind, 1)
+
+    @cached_property
+    def streams(self) -> float:
+        """How much faster all threads together read memory than one does."""
+        if self.threads == 1:
+            return 1.0
+        one = self.spec.bytes_per_second("DRAM", "read", 1)
+        return max(1.0, self.spec.bytes_per_second("DRAM", "read", self.threads) / one)
+
+    def launch(self, threads: int) -> float:
+        return self.spec.launch_seconds + (2e-6 if threads > 1 else 0.0)

@@ -1,0 +1,286 @@
+"""Sketch of a reduction whose vector loop is an axis of the result: register tile, three levels of blocking, packed operands.
+
+`v` is the vector axis, `u` a second axis of the result (the rows of the register tile), `k` the reduction axis that is blocked.
+Operands are known only by which of these they move with: "wide" loads move with v and not with u, "tall" ones with u and not v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..devices.spec import DeviceSpec
+from ..ir.schedule import Schedule
+from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize
+from .facts import UNKNOWN, Access, Facts, Stage, divisor_blocks
+from .machine import Machine
+from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
+
+_ORDERS = (("v", "k", "u"), ("u", "k", "v"))
+MAX_STATEMENTS = 900
+
+
+@dataclass(frozen=True)
+class PanelSketch:
+    """Holes: order, rows (mr), vectors (nv), kc, mc, nc, ku, pack of wide and of tall loads, prefetch, epilogue placement."""
+
+    facts: Facts
+    stage: Stage
+    v: str
+    u: str | None
+    k: str
+    epilogues: tuple[str, ...]
+    spec: DeviceSpec
+    threads: int
+    name: str = "panel"
+
+    @cached_property
+    def lanes(self) -> int:
+        full, n = self.spec.lanes(self.stage.widest), self.stage.extents[self.v]
+        return full if n >= full else 1 << max(n - 1, 0).bit_length()
+
+    @cached_property
+    def wide(self) -> tuple[Access, ...]:
+        return tuple(a for a in self.stage.loads if a.uses(self.v) and not (self.u and a.uses(self.u)))
+
+    @cached_property
+    def tall(self) -> tuple[Access, ...]:
+        return tuple(a for a in self.stage.loads if self.u and a.uses(self.u) and not a.uses(self.v))
+
+    @cached_property
+    def batch(self) -> tuple[str, ...]:
+        return tuple(a for a in self.stage.axes if a not in (self.v, self.u))
+
+    @cached_property
+    def inner_reductions(self) -> tuple[str, ...]:
+        return tuple(a for a in self.stage.reduce_axes if a != self.k)
+
+    def _packable(self, accesses: tuple[Access, ...], axis: str | None) -> bool:
+        return bool(accesses) and axis is not None and all(a.panel_dim(axis) is not None for a in accesses)
+
+    @cached_property
+    def _strided(self) -> bool:
+        """A wide operand is not contiguous along the vectors: it must be packed, through a transposition."""
+        return any(not a.contiguous(self.v) for a in self.wide)
+
+    # ---- points ----
+
+    def _columns(self) -> tuple[Columns, dict[str, int]]:
+        e, lanes = self.stage.extents, self.lanes
+        m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
+        registers = self.spec.vector_registers
+        vectors = tuple(x for x in (1, 2, 3, 4, 6, 8) if x == 1 or x <= -(-n // lanes))
+        rows = tuple(r for r in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28) if r == 1 or r <= m) if self.u else (1,)
+        wide_modes = (2, 8) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
+        tall_modes = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
+        if not any(a.contiguous(self.k) for a in self.tall):
+            tall_modes = tuple(x for x in tall_modes if x != 2) if tall_modes != (0,) else (0,)
+        blocks = tuple(dict.fromkeys((k, *(b for b in divisor_blocks(k, 4, 1024, 96)), *((8, 16) if k > 64 else ()))))
+        epilogue = ((0, 1) if k <= 4096 else (0, 1)) if self.epilogues else (0,)
+        columns = grid(order=(0, 1) if self.u else (0,), mr=rows, nv=vectors, kc=blocks, mb=(1, 2, 3, 4, 8, 16), nb=(1, 2, 4, 8, 16),
+                       wide=wide_modes, tall=tall_modes, epi=epilogue)  # fmt: skip
+        rejected: dict[str, int] = {}
+        mr, nv = columns["mr"], columns["nv"]
+        used = mr * nv + nv + 1
+        best = max((r * w for r in rows for w in vectors if r * w + w + 1 <= registers), default=1)
+        rules = {
+            "registers": used <= registers,
+            "latency": mr * nv >= min(best, self.spec.fma_latency * self.spec.fma_per_cycle),
+            "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k) if self.epilogues else np.ones_like(mr, bool),
+            "stream": (columns["kc"] > 16) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (mr <= 16) & (m <= 32)),
+            "order": (columns["order"] == 0) | (m > 1),
+            "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
+            "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
+        }
+        keep = np.ones(len(mr), dtype=bool)
+        for reason, ok in rules.items():
+            rejected[reason] = int((keep & ~ok).sum())
+            keep &= ok
+        columns = select(columns, keep)
+        mr, nr = columns["mr"], columns["nv"] * lanes
+        columns["mc"] = ceil_div(ceil_div(m, columns.pop("mb")), mr) * mr
+        columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
+        return unique(columns), rejected
+
+    def priced(self) -> Priced:
+        columns, rejected = self._columns()
+        e, lanes, stage = self.stage.extents, self.lanes, self.stage
+        mach = Machine(self.spec, self.threads, stage.widest)
+        m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
+        depth = k * _product(e, self.inner_reductions)
+        batch = _product(e, self.batch)
+        mr, nv, kc, mc, nc = (columns[c].astype(float) for c in ("mr", "nv", "kc", "mc", "nc"))
+        nr = nv * lanes
+        size = stage.dtype.compute.bytes
+        wide, tall, order = columns["wide"], columns["tall"], columns["order"]
+        loads_wide, loads_tall = max(len(self.wide), 1), max(len(self.tall), 1)
+        span = min((a.strides.get(self.k, 1) for a in self.wide), default=1) * size
+        crossing = 1.0 if (n * size) % 64 == 0 or lanes * size < 64 else 2.0
+        extra = max(stage.light - 2, 0) + 12 * stage.heavy
+
+        def step(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            work = rows * vectors
+            ports = vectors * loads_wide * np.where(wide == 0, crossing, 1.0) + rows * loads_tall
+            cycles = np.maximum(work * (1 + extra) / mach.fma_per_cycle, ports / mach.loads_per_cycle)
+            return np.maximum(np.maximum(cycles, mach.fma_latency), (work * (1 + extra) + ports + 3) / 5.0)
+
+        full_rows, rest_rows = np.floor(m / mr), m % mr
+        full_columns, rest_columns = np.floor(n / nr), np.ceil((n % nr) / lanes)
+        per_k = full_rows * full_columns * step(mr, nv)
+        per_k += np.where(rest_columns > 0, full_rows * step(mr, rest_columns), 0.0)
+        per_k += np.where(rest_rows > 0, full_columns * step(rest_rows, nv), 0.0)
+        per_k += np.where((rest_rows > 0) & (rest_columns > 0), step(rest_rows, rest_columns), 0.0)
+        blocks_k = np.ceil(k / kc)
+        tiles = np.ceil(m / mr) * np.ceil(n / nr) * blocks_k * (depth / k if self.inner_reductions else 1.0) ** 0
+        # Conflicts: rows of an operand that lie a multiple of 4 KiB apart share one set of the first cache.
+        tall_stride = min((a.strides.get(self.u or "", 1) for a in self.tall), default=1) * size
+        conflict = np.where((tall == 0) & (tall_stride % 4096 == 0) & (mr > mach.l1_ways), 1.35, 1.0)
+        conflict = conflict * np.where((tall == 0) & (tall_stride >= 2048) & (m * depth * size > mach.l2), 1.05, 1.0)
+        reused = m > mr
+        conflict = conflict * np.where((wide == 0) & (span % 4096 == 0) & (kc > 16) & reused, 1.9, 1.0)
+        conflict = conflict * np.where((wide == 0) & (kc > 64) & (span >= 4096) & reused, 1.2, 1.0)
+        conflict = conflict * np.where((wide == 0) & (kc * nr * size > mach.l1) & reused, 1.08, 1.0)
+        compute = depth * per_k * conflict * batch * mach.cycle
+        tile = tiles * (2.2 * mr * nv + 14) * batch * mach.cycle
+
+        a_bytes, b_bytes, c_bytes = m * depth * size * loads_tall, depth * n * size * loads_wide, m * n * size
+        if not self.tall:
+            a_bytes = 0
+        home = mach.level(a_bytes + b_bytes + c_bytes)
+        row_blocks, column_blocks = np.ceil(m / mc), np.ceil(n / nc)
+        a_times = np.where(order == 0, column_blocks, 1.0)
+        b_times = np.where(order == 0, np.where(wide == 0, row_blocks, 1.0), row_blocks)
+        b_block = kc * nc * size
+        near = b_block + kc * mc * size < 0.8 * mach.l2
+        b_near = np.where(near, 0.0, np.where(b_block < 0.5 * mach.l3, row_blocks - 1, 0.0))
+        run = np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc)) * size
+        if self._strided:
+            run = np.where(wide == 2, kc, kc) * size * 1.0
+        flow = np.minimum(1.0, 0.45 + 0.55 * np.minimum(run, 2048) / 2048)
+        memory = (a_bytes * a_times + b_bytes * b_times / flow) * mach.byte(home) + b_bytes * b_near * mach.byte("L3")
+        memory = memory + c_bytes * (2 * blocks_k - 1) * mach.byte(mach.level(c_bytes)) * 1.0
+        pack_b = np.where(wide == 0, 0.0, np.where(wide == 8, 0.22, 0.25) + (0.15 if self._strided else 0.0))
+        pack_a = np.select([tall == 1, tall == 2], [0.16, 0.4], 0.0)
+        copies = depth * n * pack_b * np.where(order == 0, 1.0, row_blocks) * loads_wide
+        copies = copies + m * depth * pack_a * a_times * loads_tall
+        pack = copies * (lanes and 16 / max(self.spec.lanes(stage.widest), 1)) * batch * mach.cycle
+        epilogue = m * n * batch * np.where(columns["epi"] == 1, 3.0, 0.5) * mach.cycle / lanes if self.epilogues else 0.0 * mr
+        parallel = self._parallel_share(columns, batch, row_blocks, column_blocks)
+        busy = (compute + tile + pack + epilogue) * parallel
+        memory = memory * batch * np.maximum(parallel, 1.0 / mach.streams)
+        seconds = np.maximum(busy, memory) + 0.15 * np.minimum(busy, memory) + mach.launch(self.threads)
+        return Priced(columns, seconds, {"compute": compute, "tile": tile, "pack": pack, "memory": memory}, rejected)
+
+    def _parallel_share(self, columns: Columns, batch: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        """The busiest thread's share of the work."""
+        if self.threads == 1:
+            return np.ones(len(rows))
+        units = np.full(len(rows), float(batch)) if self.batch else np.where(columns["order"] == 0, cols, rows)
+        return np.ceil(units / self.threads) / np.maximum(units, 1)
+
+    # ---- schedule ----
+
+    def schedule(self, point: Point) -> Schedule:
+        s, v, u, k, lanes = self.stage.name, self.v, self.u, self.k, self.lanes
+        mr, nr, kc = point["mr"], point["nv"] * lanes, point["kc"]
+        axis = {"v": v, "u": u, "k": k}
+        steps: list[Step] = [Split(s, v, point["nc"]), Split(s, k, kc)]
+        steps += [Split(s, u, point["mc"])] if u else []
+        outer = [f"{axis[a]}.0" for a in _ORDERS[point["order"]] if axis[a]]
+        inner = [f"{v}.1"] + ([f"{u}.1"] if u else [])
+        steps.append(Reorder(s, (*self.batch, *outer, *inner, *self.inner_reductions, f"{k}.1")))
+
+        def inside(name: str) -> str:
+            return max(f"{name}.0", f"{k}.0", key=outer.index)
+
+        cached: list[Step] = []
+        if point["wide"]:
+            for a in self.wide:
+                steps.append(Pack(s, a.ordinal, inside(v), ((a.dims[v], nr),)))
+                cached += self._copy(a, v, nr, point["wide"], not a.contiguous(v))
+        if point["tall"]:
+            for a in self.tall:
+                assert u is not None
+                panels = ((a.dims[u], mr),) if point["tall"] == 2 and a.contiguous(k) else ()
+                steps.append(Pack(s, a.ordinal, inside(u), panels))
+                cached += self._copy(a, u, mr, 1, True) if panels else self._rows(a)
+        tiles = (((f"{u}.1", mr),) if u else ()) + ((f"{v}.1", nr),)
+        steps.append(RegisterTile(s, tiles))
+        if self.stage.extents[v] * (self.stage.extents[u] if u else 1) > 4096 and self.stage.compute.points > 1 << 20 and not self.epilogues:
+            steps.append(Prefetch(s))
+        marked = [s]
+        for e in self.epilogues:
+            where = "" if point["epi"] == 0 else outer[-1]
+            steps.append(ComputeAt(e, s, where))
+            if where:
+                cached += [Tile(e, ((f"{v}.e", 4 * lanes),)), *vectorized(e, f"{v}.e.1", lanes)]
+            elif s in self.facts.temps:
+                marked.append(e)
+        for stage in marked:
+            if u:
+                steps.append(Unroll(stage, f"{u}.1.1"))
+            steps += vectorized(stage, f"{v}.1.1", lanes)
+        steps += cached
+        if self.threads > 1:
+            steps.append(Parallel(s, self.batch[0] if self.batch else outer[0]))
+        return Schedule(tuple(steps))
+
+    def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:
+        """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or transposed."""
+        cache = f"{self.stage.name}.load{a.ordinal}"
+        panel, lanes = f"{cache}.{'abcdefgh'[a.dims[axis]]}", self.lanes
+        other = self._dim(a, cache)
+        if turned and other:
+            # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
+            block = [Tile(cache, ((panel, width), (other, lanes)))]
+            block += [Split(cache, f"{panel}.1", lanes), Unroll(cache, f"{panel}.1.0"), Vectorize(cache, f"{other}.1", lanes),
+                      Vectorize(cache, f"{panel}.1.1", lanes)]  # fmt: skip
+            return block
+        if mode == 8 and other:
+            return [Tile(cache, ((other, 8), (panel, width))), Unroll(cache, f"{other}.1"), *vectorized(cache, f"{panel}.1", lanes)]
+        head: list[Step] = [Reorder(cache, (panel, other))] if other and panel > other else []
+        return [*head, Tile(cache, ((panel, width),)), *vectorized(cache, f"{panel}.1", lanes)]
+
+    def _dim(self, a: Access, cache: str) -> str | None:
+        d = a.panel_dim(self.k)
+        return None if d is None else f"{cache}.{'abcdefgh'[d]}"
+
+    def _rows(self, a: Access) -> list[Step]:
+        """A copy that keeps the operand's order: vectors along its contiguous axis."""
+        cache = f"{self.stage.name}.load{a.ordinal}"
+        axis = next((x for x in a.dims if a.contiguous(x)), None)
+        if axis is None:
+            return []
+        loop = f"{cache}.{'abcdefgh'[a.dims[axis]]}"
+        return [Tile(cache, ((loop, 4 * self.lanes),)), *vectorized(cache, f"{loop}.1", self.lanes)]
+
+
+def _product(extents: dict[str, int], axes: tuple[str, ...]) -> int:
+    out = 1
+    for a in axes:
+        out *= extents[a]
+    return out
+
+
+def panel_sketches(facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int) -> list[PanelSketch]:
+    """The panel sketches of a reduction: vector axes along which the result, or failing that an operand, is contiguous."""
+    candidates = [a for a in stage.axes if stage.store.contiguous(a)]
+    candidates = candidates or [a for a in stage.axes if any(ld.contiguous(a) for ld in stage.loads)]
+    found = []
+    for v in candidates:
+        if not stage.loads or not any(ld.uses(v) for ld in stage.loads):
+            continue
+        if any(ld.strides.get(v, 1) != 1 and (ld.strides[v] == UNKNOWN or ld.panel_dim(v) is None) for ld in stage.loads):
+            continue
+        # Operands that move with both axes of the tile are reused by neither; such an axis is no use as rows.
+        shared = [a for a in stage.axes if a != v and any(ld.uses(v) and not ld.uses(a) for ld in stage.loads)]
+        u = max(shared, key=lambda a: stage.extents[a], default=None)
+        if u is not None and stage.extents[u] == 1:
+            u = None
+        if any(ld.strides.get(v, 1) != 1 and u is not None and ld.uses(u) for ld in stage.loads):
+            continue
+        k = max(stage.reduce_axes, key=lambda a: stage.extents[a])
+        found.append(PanelSketch(facts, stage, v, u, k, epilogues, spec, threads))
+    return found
