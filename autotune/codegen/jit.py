@@ -22,7 +22,7 @@ from ..ir.errors import BuildError
 
 _serial = itertools.count()
 _GENERATION = 64  # LLVM's linker keeps about 10 KB for each library ever loaded: start a new one from time to time
-_LIBC = ("memcpy", "memmove", "memset")  # what LLVM's code generator may call by itself
+_LIBC = ("memcpy", "memmove", "memset", "fmodf", "fmod")  # what LLVM's code generator may call by itself
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class ArrayGuard:
-    """An array: an argument, by its place in the call, or a captured one; then `place` is None, and `holder` is the array
-    itself, or the cell or the dictionary (with `name`) that holds it. `buffer`: its place among the buffers, or None."""
+    """An array: an argument, by its place in the call, or a captured one: then `place` is None and `holder` the array
+    itself, or the cell or the dictionary (with `name`) that holds it. `buffer`: its place among the buffers, if any."""
 
     place: int | None
     dtype: np.dtype[Any]
@@ -168,7 +168,8 @@ def _encode(form: Form, launch: Launch) -> tuple[Any, list[Any]]:
         name = 0 if guard.name is None else id(sys.intern(guard.name))
         buffer = MAX_BUFFERS if guard.buffer is None else guard.buffer
         flags = _ALIGNED | (_WRITEABLE if guard.out else 0)
-        guards += [0, place, id(guard.holder), name, id(guard.dtype), len(guard.axes), flags, buffer, guard.dtype.itemsize]
+        dtype = guard.dtype
+        guards += [0, place, id(guard.holder), name, id(dtype), len(guard.axes), flags, buffer, dtype.itemsize]
         for d, axis in enumerate(guard.axes):
             value = axis.stride
             if axis.rule.startswith("general"):

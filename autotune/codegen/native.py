@@ -3,8 +3,8 @@
 Every value is an i64, addresses too. Statements: assignment, if, while, for name in range(n), break, continue, return
 and calls. Module level: functions (those named at_* are exported) and `name = n`, n zeroed bytes aligned to 64. A name
 that is defined nowhere is an external function or, uncalled, an external address. Memory: load, store, load32, store32,
-stack(n); sequentially consistent swap, fetch_add, fetch_and, fetch_or, cas, astore; aload acquires. int32(x) extends the
-sign of the low half; call(address, ...), pause(), trap(). It knows nothing of what is written in it.
+stack(n); sequentially consistent swap, fetch_add, fetch_and, fetch_or, cas, astore; aload acquires. int32(x) extends
+the sign of the low half; call(address, ...), pause(), trap(). It knows nothing of what is written in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Small loops that measure a machine: peak arithmetic, memory traffic, a clock. LLVM text from numbers; no nest is involved.
+"""Small loops that measure a machine: peak arithmetic, memory traffic, a clock. LLVM text from numbers, without a nest.
 
-Every probe has the kernels' signature `void name(ptr buffers, ptr params, i64 threads)`; params[0] counts its iterations and
-buffers[0] is its memory (a result is stored there, so that nothing is dead).
+Every probe has the kernels' signature `void name(ptr buffers, ptr params, i64 threads)`; params[0] counts its iterations
+and buffers[0] is its memory (a result is stored there, so that nothing is dead).
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ CHAIN = 64  # dependent steps an iteration of `chain`, each of one cycle
 STREAM = 8  # vectors an iteration of `stream`
 
 
-def _loop(name: str, start: str, carried: list[tuple[str, str, str]], body: list[str], end: list[str], more: str = "") -> str:
+def _loop(name: str, start: list[str], carried: list[tuple[str, str, str]], body: list[str], end: list[str]) -> str:
     """A function around one loop over %i; `carried` rows are (type, name, initial value), updated as %<name>.next."""
     phis = [f"  %{n} = phi {t} [ {v}, %entry ], [ %{n}.next, %loop ]" for t, n, v in carried]
-    return "\n".join(
-        [f"define void @{name}(ptr %buffers, ptr %params, i64 %threads) {{", "entry:", "  %p = load ptr, ptr %buffers",
-         "  %n = load i64, ptr %params", start, "  br label %loop", "loop:",
-         "  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]", *phis, *body, "  %i.next = add i64 %i, 1",
-         "  %more = icmp slt i64 %i.next, %n", "  br i1 %more, label %loop, label %end", "end:", *end, "  ret void", "}", more]
-    )  # fmt: skip
+    lines = [f"define void @{name}(ptr %buffers, ptr %params, i64 %threads) {{", "entry:"]
+    lines += ["  %p = load ptr, ptr %buffers", "  %n = load i64, ptr %params", *start, "  br label %loop", "loop:"]
+    lines += ["  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]", *phis, *body, "  %i.next = add i64 %i, 1"]
+    lines += ["  %more = icmp slt i64 %i.next, %n", "  br i1 %more, label %loop, label %end"]
+    return "\n".join([*lines, "end:", *end, "  ret void", "}", ""])
 
 
 def chain(name: str = "chain") -> str:
@@ -28,11 +27,11 @@ def chain(name: str = "chain") -> str:
         out = "%x.next" if s == CHAIN - 1 else f"%s{s}"
         body.append(f"  {out} = {'xor' if s % 2 else 'add'} i64 {last}, %n")
         last = out
-    return _loop(name, "", [("i64", "x", "%n")], body, ["  store i64 %x.next, ptr %p"])
+    return _loop(name, [], [("i64", "x", "%n")], body, ["  store i64 %x.next, ptr %p"])
 
 
 def peak(dtype: str, lanes: int, accumulators: int, name: str = "peak") -> str:
-    """Independent fused multiply-adds (for integers a product and a sum), one a carried vector: 2 * lanes operations each."""
+    """Independent multiply-adds (fused, for floats), one for each carried vector: 2 * lanes operations each."""
     element = {"f32": "float", "f64": "double"}.get(dtype, dtype)
     vector, floating = f"<{lanes} x {element}>", dtype[0] == "f"
     one = f"  %u = load {vector}, ptr %p, align 1"  # read from memory, so that nothing is folded
@@ -50,18 +49,19 @@ def peak(dtype: str, lanes: int, accumulators: int, name: str = "peak") -> str:
         total = f"%t{j}"
     end.append(f"  store {vector} {total}, ptr %p, align 1")
     declare = f"declare {vector} {intrinsic}({vector}, {vector}, {vector})\n" if floating else ""
-    return _loop(name, one, carried, body, end, declare)
+    return declare + _loop(name, [one], carried, body, end)
 
 
 def stream(kind: str, bits: int, name: str = "stream") -> str:
-    """Read, write or copy: STREAM vectors of `bits` an iteration, in order; a copy goes from buffers[0] to buffers[1]."""
+    """Read, write or copy STREAM vectors of `bits` an iteration, in order; a copy goes from buffers[0] to buffers[1]."""
     vector, step = f"<{bits // 64} x i64>", bits // 8
-    start = "  %q.at = getelementptr ptr, ptr %buffers, i64 1\n  %q = load ptr, ptr %q.at\n  %first = load i64, ptr %p"
-    start += f"\n  %u.0 = insertelement {vector} zeroinitializer, i64 %first, i64 0"
+    start = ["  %q.at = getelementptr ptr, ptr %buffers, i64 1", "  %q = load ptr, ptr %q.at"]
+    start += ["  %first = load i64, ptr %p", f"  %u.0 = insertelement {vector} zeroinitializer, i64 %first, i64 0"]
     carried, body = [], [f"  %o = mul i64 %i, {STREAM * step}"]
     for j in range(STREAM):
         at = f"  %o{j} = add i64 %o, {j * step}"
-        source, target = f"  %s{j} = getelementptr i8, ptr %p, i64 %o{j}", f"  %d{j} = getelementptr i8, ptr %q, i64 %o{j}"
+        source = f"  %s{j} = getelementptr i8, ptr %p, i64 %o{j}"
+        target = f"  %d{j} = getelementptr i8, ptr %q, i64 %o{j}"
         read = f"  %v{j} = load {vector}, ptr %s{j}, align 1"
         if kind == "read":
             carried.append((vector, f"x{j}", "zeroinitializer"))

@@ -34,11 +34,12 @@ MAX_THREADS = 256
 SPIN_SECONDS = 20e-6  # how long a thread without work polls before it sleeps; longer starves a busy machine
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}  # system call numbers
 
-# A block is 64-byte aligned; the 64 bytes before it hold its size and what malloc returned. A few freed blocks are
-# kept, for fresh pages cost more than most kernels; a request of at least half its size takes one again.
+# A block is 64-byte aligned; the 64 bytes before it hold its size and what malloc returned. Of the larger ones a few
+# freed ones are kept, for fresh pages cost more than most kernels; a request of at least half its size takes one again.
 _MEMORY = """
 scratch = 32
 arrays = 32
+turn = 8
 
 def fresh(size):
     if size < 0:
@@ -49,6 +50,8 @@ def fresh(size):
     p = (base + 127) & -64
     store(p - 64, size)
     store(p - 56, base)
+    if size >= 4194304:
+        huge_pages((p + 4095) & -4096, size & -4096)
     return p
 
 def drop(p):
@@ -56,24 +59,25 @@ def drop(p):
         free(load(p - 56))
 
 def take(slots, size):
-    for i in range(4):
-        slot = slots + 8 * i
-        if aload(slot) != 0:
-            p = swap(slot, 0)
-            if p != 0:
-                if load(p - 64) >= size and load(p - 64) <= 2 * size + 65536:
-                    return p
-                drop(swap(slot, p))
+    if size >= 32768:
+        for i in range(4):
+            slot = slots + 8 * i
+            if aload(slot) != 0:
+                p = swap(slot, 0)
+                if p != 0:
+                    if load(p - 64) >= size and load(p - 64) <= 2 * size:
+                        return p
+                    drop(swap(slot, p))
     return fresh(size)
 
 def give(slots, p):
-    if load(p - 64) > 67108864:
+    if load(p - 64) < 32768 or load(p - 64) > 67108864:
         drop(p)
         return
     for i in range(4):
         if cas(slots + 8 * i, 0, p):
             return
-    drop(swap(slots, p))
+    drop(swap(slots + 8 * (fetch_add(turn, 1) & 3), p))
 
 def at_scratch_acquire(size):
     p = take(scratch, size)
@@ -85,15 +89,10 @@ def at_scratch_release(p, size):
     give(scratch, p)
 
 def at_array_acquire(size):
-    if size < 32768:
-        return fresh(size)
     return take(arrays, size)
 
 def at_array_release(p):
-    if load(p - 64) < 32768:
-        drop(p)
-    else:
-        give(arrays, p)
+    give(arrays, p)
 
 def at_repeat(entry, buffers, params, threads, n):
     for i in range(n):
@@ -101,6 +100,8 @@ def at_repeat(entry, buffers, params, threads, n):
 """
 
 _SERIAL = """
+def huge_pages(p, size): return
+
 def at_parallel(fn, ctx, count, chunk, threads):
     if count > 0:
         call(fn, ctx, 0, count, 0)
@@ -125,6 +126,9 @@ job = 32
 taken = 8 * MAX
 started = 8
 limit = 8
+
+def huge_pages(p, size):
+    madvise(p, size - 4096, 14)
 
 def futex(word, operation, value):
     syscall(FUTEX, word, operation, value, 0, 0, 0)
@@ -308,7 +312,7 @@ def _source() -> tuple[str, bool]:
 
 def _load(store: ObjectStore | None) -> Runtime:
     source, parallel = _source()
-    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall") if parallel else ()
+    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall", "madvise") if parallel else ()
     symbols = jit.library_symbols("malloc", "free", *posix)
     loaded = immortal(jit.load(kept(source, store), _EXPORTS[0], symbols, _EXPORTS[1:]))
     made = Runtime(loaded.addresses, parallel, loaded)

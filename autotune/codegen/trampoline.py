@@ -43,7 +43,7 @@ def _unfit(why: str) -> BuildError:
 
 
 def probe() -> Layout:
-    """Find the fields of array objects by looking at known arrays. Raises BuildError, saying what is not as expected."""
+    """Find the fields of array objects by looking at known arrays. Raises BuildError that says what is unexpected."""
     if sys.implementation.name != "cpython" or struct.calcsize("P") != 8 or sys.byteorder != "little":
         raise _unfit("it needs 64-bit little-endian CPython")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -148,9 +148,9 @@ def fast_type(
     source = _SOURCE
     for name, value in {**asdict(layout), "table": offset + 8}.items():
         source = source.replace(name.upper(), str(value))
-    python = ("PyContextVar_Get", "PyTuple_Size", "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "Py_IncRef",
-              "Py_DecRef", "PyObject_RichCompareBool", "PyObject_Vectorcall", "PyCell_Get", "PyDict_GetItem", "PyErr_NoMemory", "PyEval_SaveThread",
-              "PyEval_RestoreThread")  # fmt: skip
+    python = ("PyContextVar_Get", "PyTuple_Size", "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyCell_Get",
+              "PyDict_GetItem", "Py_IncRef", "Py_DecRef", "PyObject_RichCompareBool", "PyObject_Vectorcall",
+              "PyErr_NoMemory", "PyEval_SaveThread", "PyEval_RestoreThread")  # fmt: skip
     symbols = {name: ctypes.cast(getattr(_PYTHON, name), ctypes.c_void_p).value or 0 for name in python}
     symbols |= {name: runtime.symbols[name] for name in ("at_array_acquire", "at_array_release")}
     symbols |= {"PyArray_NewFromDescr": _numpy_api(94)}
@@ -199,10 +199,10 @@ def _check(made: FastType, context: ContextVar[Any], entry: int) -> None:
 
 
 # An entry is 14 words: positional, keywords, &names, guards, &guards, entry, threads, long, outputs, &outputs, inputs,
-# 0, token, single. A static guard is 4 words: 1, place, object, how to compare. An array guard is 9: 0, place or -1 (the
-# array itself), -2 (a cell) or -3 (a dictionary), that object, name, dtype, ndim, flags, buffer, element bytes; and 3 a
-# dimension: extent, rule, stride in bytes or place in params. An output is 4: dtype, ndim, &shape, bytes. All of it is
-# read and written with the interpreter lock held.
+# 0, token, single. A static guard is 4 words: 1, place, object, how to compare. An array guard is 9: 0, place or -1
+# (the array itself), -2 (a cell) or -3 (a dictionary), that object, name, dtype, ndim, flags, buffer, element bytes; and
+# 3 a dimension: extent, rule, stride in bytes or place in params. An output is 4: dtype, ndim, &shape, bytes. All of it
+# is read and written with the interpreter lock held.
 _SOURCE = """
 memory = 8
 

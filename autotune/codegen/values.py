@@ -262,12 +262,10 @@ class Evaluator:
             zero = Value(literal(0.0, frm) if frm.is_float and frm.bits > 16 else ("0.0" if frm.is_float else "0"), frm, 1, 0)
             return self.apply(f"{'fcmp une' if frm.is_float else 'icmp ne'} {{t}} {{0}}, {{1}}", BOOL, x, zero)
         if frm.is_float:
-            name = f"llvm.fpto{'s' if to.kind == 'i' else 'u'}i.sat"
-            out, src = wide(scalar_type(to), x.lanes), wide(scalar_type(frm), x.lanes)
-            prefix = f"v{x.lanes}" if x.lanes > 1 else ""
-            full = f"{name}.{prefix}{scalar_type(to)}.{prefix}{_mangled(frm)}"
-            self.fn.declarations.add(f"declare {out} @{full}({src})")
-            return self.apply(f"call {{r}} @{full}({{t}} {{0}})", to, x)
+            if frm.bits == 16:
+                return self.cast(self.cast(x, F32), to)
+            text = vecmath.float_to_int(x.text, to, self._builder(frm, x.lanes, x.level))
+            return Value(text, to, x.lanes, x.level)
         if to.is_float:
             if to.bits == 16:
                 return self.cast(self.cast(x, F32), to)

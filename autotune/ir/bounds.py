@@ -1,9 +1,9 @@
-"""Bounds of affines over the loops and guards around a statement, by exact elimination. Knows nothing of buffers or stages.
+"""Bounds of affines over the loops and guards around a statement, by exact elimination. Knows no buffers, no stages.
 
-Every loop gives 0 <= x and x <= e - 1 for each term e of its extent; every guard g gives g >= 0; floor(a / d) is one more variable q
-with d*q <= a <= d*q + d - 1, and a % d is a - d*q. Variables are eliminated innermost first (Fourier-Motzkin), so a bound is the
-exact rational maximum, and q is bounded by the floors of its argument's bounds too. Every bound is sound; it is the exact integer
-one unless the maximum lies between two points of the lattice.
+Every loop gives 0 <= x and x <= e - 1 for each term e of its extent; every guard g gives g >= 0; floor(a / d) is one
+more variable q with d*q <= a <= d*q + d - 1, and a % d is a - d*q. Variables are eliminated innermost first
+(Fourier-Motzkin), so a bound is the exact rational maximum; q is bounded by the floors of its argument's bounds too.
+Every bound is sound; it is the exact integer one unless the maximum lies between two points of the lattice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_WAYS = 256
 
 
 class Domain:
-    """The integer points of loops (outermost first) that meet all guards (affines >= 0). `empty`: proved to have no point."""
+    """The integer points of loops (outermost first) that meet all guards (affines >= 0). `empty`: there is none."""
 
     def __init__(self, loops: Shape, guards: tuple[Affine, ...] = ()) -> None:
         self.empty = False
@@ -137,7 +137,7 @@ class Domain:
         return most
 
     def _maximum(self, form: Form, scale: int) -> int | None:
-        """A bound of form / scale, rounded down: the best over all ways of cancelling its variables, innermost first."""
+        """A bound of form / scale, rounded down: the best over all ways to cancel its variables, innermost first."""
         while len(form) > 1:
             x = max(form, key=self._rank)
             ways = self._constraints(x, form[x] > 0)

@@ -17,8 +17,8 @@ Accesses = dict[tuple[tuple[Affine, ...], Space], None]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Elements of one buffer: `loads` and `stores` executed, `bytes` that these move, `footprint` = different elements touched
-    (kept for inputs, outputs and temporaries; the buffer's size where an exact figure would take too long)."""
+    """Elements of one buffer: `loads` and `stores` executed, `bytes` that these move, `footprint` = different elements
+    touched (of inputs, outputs and temporaries; the buffer's size where an exact figure would take too long)."""
 
     buffer: str
     scope: str
@@ -30,8 +30,8 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`flops` as `TensorProgram.flops` counts them (an initialising Reduce too); `statements` executed; `masked` vector lanes that
-    do no work; `vectors`: vector statements executed."""
+    """`flops` as `TensorProgram.flops` counts them (an initialising Reduce too); `statements` executed; `vectors`:
+    vector statements executed; `masked`: their lanes that do no work."""
 
     flops: int = 0
     statements: int = 0
@@ -61,7 +61,8 @@ def count_nest(nest: Nest) -> Counts:
         lanes = {b.name: b.lanes for b in path if isinstance(b, Loop) and b.kind == "vector"}
         if lanes:
             some = tuple(e - 1 for n, es in where.loops if n in lanes for e in es if not e.is_const)
-            issued = count(Space(tuple(lp for lp in where.loops if lp[0] not in lanes), (*where.guards, *some)).normal())
+            outer = tuple(lp for lp in where.loops if lp[0] not in lanes)
+            issued = count(Space(outer, (*where.guards, *some)).normal())
             vectors += issued
             masked += issued * prod(lanes.values()) - times
         stores[leaf.buffer] += times

@@ -87,8 +87,9 @@ P = (1 << 31) - 1  # the prime, and the mask of the 31-bit words that hashes and
 class Residues(Float64):
     """Floats as residues modulo P = 2^31 - 1, from a seed.
 
-    Field operations and rational constants are exact. max, min and comparisons use a hashed order: a keyed bijection
-    with 0 in its middle and the infinities as its ends. Other primitives and narrowing casts are fixed random maps.
+    Field operations and rational constants are exact. max, min and comparisons use a hashed order: a keyed bijection,
+    the infinities its ends. 0 lies a sixteenth below its upper end (odd seeds: above its lower end), so that a maximum
+    of many values can be below 0, a minimum above. Other primitives and narrowing casts are fixed random maps.
     """
 
     floats = np.dtype(np.int64)
@@ -98,7 +99,7 @@ class Residues(Float64):
         self.seed, self._salt, self._shift = seed, rng.getrandbits(31), 0
         self._keys = [rng.getrandbits(31) | 1 for _ in range(3)]
         self._inverses = [pow(k, -1, P + 1) for k in reversed(self._keys)]
-        self._shift = (P + 1) // 2 - int(self._order(np.asarray(0)))
+        self._shift = (P >> 4 if seed % 2 else P - (P >> 4)) - int(self._order(np.asarray(0)))
         # P itself is no residue, so where it is an end of the order its neighbour is.
         self._infinities = {
             sign: next(x for k in ends if (x := int(self._unorder(np.asarray(k)))) != P)

@@ -31,6 +31,7 @@ from .schedule import Schedule
 from .steps import Step
 
 MAX_POINTS = 2_000_000  # an instance with more points is sampled
+MAX_EXTENT = 1000  # what has no smaller number up to here keeps its own
 _BASES = (3, 4, 5)  # extents of innermost blocks: unequal, so that no axis can stand in for another
 
 
@@ -118,9 +119,11 @@ def _sampled_loops(nest: Nest) -> Iterator[int]:
                 continue
             inside = {id(s) for s in leaves((loop,))}
             own = {s.buffer.name for s, _ in walk_nest((loop,)) if isinstance(s, Alloc)}
+            if len(inside) == 1 and loop is not top:
+                continue  # runs at once
             read = {b for s in leaves((top,)) if id(s) not in inside for b, _ in reads(s)}
             leaving = [s for s in leaves((loop,)) if isinstance(s, (Store, Reduce)) and s.buffer not in own]
-            if all(s.buffer not in read | kept and not _carries(loop, s) for s in leaving):
+            if leaving and all(s.buffer not in read | kept and not _carries(loop, s) for s in leaving):
                 yield id(loop)
 
 
@@ -253,7 +256,7 @@ class _Shrink:
                     if load.buffer in made:  # what was larger than this read needs stays larger
                         axis = made[load.buffer].axes[d]
                         need += min(1, axis.extent - 1 - (upper(load.index[d], was) or 0))
-                        wanted[axis.name] = max(wanted[axis.name], need)
+                        wanted[axis.name] = max(wanted[axis.name], min(need, axis.extent))
                     else:
                         inputs[load.buffer][d] = max(inputs[load.buffer][d], need)
             if all(extents[n] >= need for n, need in wanted.items()):
@@ -294,9 +297,10 @@ class _Shrink:
         for name, axis in sorted(self._axes.items(), key=lambda item: -len(item[1].parts)):
             if len(axis.parts) == 1:
                 fixed = [extents[name]] if name in extents else None
-                extents[name] = self._chain(name, fixed or range(self._least[name], axis.extent + 1))
+                extents[name] = self._chain(name, fixed or self._tried(name, axis.extent))
                 continue
-            rows = [[extents[p]] if p in extents else list(islice(self._options(p), 8)) for p in axis.parts]
+            few = int(2000 ** (1 / len(axis.parts)))
+            rows = [[extents[p]] if p in extents else list(islice(self._options(p), few)) for p in axis.parts]
             whole = {prod(row): row for row in product(*rows)}
             row = whole.get(self._chain(name, sorted(whole)))
             extents |= zip(axis.parts, row or [self._axes[p].extent for p in axis.parts])
@@ -304,10 +308,14 @@ class _Shrink:
 
     def _options(self, name: str) -> Iterator[int]:
         """Extents that suit the blocks of an axis."""
-        n, all_ = self._axes[name].extent, range(self._least[name], self._axes[name].extent + 1)
-        self._chain(name, all_)
+        n = self._axes[name].extent
+        self._chain(name, self._tried(name, n))
         below = {s: t for s, t in self._sizes[name].items() if 1 < s < n}
-        return (v for v in all_ if self._alike(n, v, below, self._base(name)))
+        return (v for v in self._tried(name, n) if self._alike(n, v, below, self._base(name)))
+
+    def _tried(self, name: str, most: int) -> range:
+        least = self._least.get(name, 1)
+        return range(least, min(most, least + MAX_EXTENT) + 1)
 
     def _base(self, name: str) -> int:
         return _BASES[list(self._axes).index(name) % len(_BASES)]
@@ -316,7 +324,7 @@ class _Shrink:
         """Smaller numbers for the sizes of an axis, the smallest first; returns the extent's, taken from `options`."""
         n, sizes = self._axes[name].extent, dict[int, int]()
         for s in sorted({*self._axes[name].sizes, n} - {1}):
-            tried = options if s == n else [s] if self._keep else range(1, s + 1)
+            tried = options if s == n else [s] if self._keep else range(1, min(s, MAX_EXTENT) + 1)
             sizes[s] = next((v for v in tried if self._alike(s, v, sizes, self._base(name))), s)
         self._sizes[name] = {1: 1, **sizes}
         return self._sizes[name][n]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and tail copies);
-    `instances`: leaf statements after unrolling, which is what compile time grows with."""
+    """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and
+    tail copies); `instances`: statements after unrolling, which is what compile time grows with."""
 
     vector_bits: int = 512
     vector_registers: int = 32

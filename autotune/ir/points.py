@@ -1,7 +1,7 @@
-"""Exact counting of the integer points of loops and guards, without visiting most of them. Knows nothing of buffers or stages.
+"""Exact counting of the integer points of loops and guards, mostly without visiting them. Knows no buffers, no stages.
 
-Loops that share no extent, guard or coordinate are independent, so counts multiply; loops whose coefficients chain (1, then 16
-below an extent of 16, ...) make one interval. What remains is enumerated with NumPy, up to a cap.
+Loops that share no extent, guard or coordinate are independent, so counts multiply; loops whose coefficients chain (1,
+then 16 below an extent of 16, ...) make one interval. What remains is enumerated with NumPy, up to a cap.
 """
 
 from __future__ import annotations
@@ -84,14 +84,24 @@ def joined(sets: Iterable[frozenset[Any]]) -> list[frozenset[Any]]:
     return parts
 
 
-def clusters(where: Space, coordinates: Iterable[Affine] = ()) -> list[Space]:
+@lru_cache(maxsize=4096)
+def clusters(where: Space, coordinates: tuple[Affine, ...] = ()) -> tuple[Space, ...]:
     """Independent factors: loops that no extent, guard or coordinate connects are apart."""
     links = [frozenset({name}).union(*(e.names() for e in extents)) for name, extents in where.loops]
     parts = joined([*links, *(g.names() for g in where.guards), *(a.names() for a in coordinates)])
-    return [
+    found = [
         Space(tuple(lp for lp in where.loops if lp[0] in part), tuple(g for g in where.guards if g.names() <= part))
-        for part in parts if part
-    ] + [Space((), (g,)) for g in where.guards if g.is_const]
+        for part in parts
+        if part
+    ]
+    return (*found, *(Space((), (g,)) for g in where.guards if g.is_const))
+
+
+def merged(where: Space, parts: Iterable[Space]) -> Space:
+    """Some clusters of a space as one, its loops in their order."""
+    names = frozenset(n for p in parts for n, _ in p.loops)
+    guards = tuple(g for g in where.guards if g.names() <= names)
+    return Space(tuple(lp for lp in where.loops if lp[0] in names), guards)
 
 
 def table(where: Space, cap: int = CAP) -> tuple[dict[str, Array], int]:
@@ -120,7 +130,7 @@ def table(where: Space, cap: int = CAP) -> tuple[dict[str, Array], int]:
 
 
 def lengths(extents: tuple[Affine, ...], env: dict[str, Array], rows: int) -> Array:
-    least: Any = extents[0].evaluate(env) if len(extents) == 1 else reduce(np.minimum, (e.evaluate(env) for e in extents))
+    least: Any = reduce(np.minimum, [e.evaluate(env) for e in extents])
     return np.broadcast_to(np.maximum(least, 0), rows)
 
 
@@ -171,8 +181,8 @@ def profile(a: Affine, where: Space) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Grid:
-    """How often several bodies visit each point of a box. `axes`: which dimensions of the box an axis of `total` joins, the
-    cells' first (flattened) coordinates and their sizes; cells that no body tells apart are one."""
+    """How often several bodies visit each point of a box. `axes`: which dimensions of the box an axis of `total` joins,
+    the cells' first (flattened) coordinates and their sizes; cells that no body tells apart are one."""
 
     shape: tuple[int, ...]
     axes: tuple[tuple[tuple[int, ...], Array, Array], ...]
@@ -197,13 +207,14 @@ class Grid:
 
 
 def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, ...]) -> Grid:
-    """Visits of the box `shape` by bodies (coordinates, space). Coordinates in joined dimensions must lie inside the box."""
+    """Visits of the box `shape` by bodies (coordinates, space); coordinates in joined dimensions must lie inside it."""
     parts = [clusters(where, coordinates) for coordinates, where in bodies]
     names = [[frozenset(n for n, _ in part.loops) for part in own] for own in parts]
     links = [
         frozenset(d for d, a in enumerate(coordinates) if not part.isdisjoint(a.names()))
-        for (coordinates, _), own in zip(bodies, names) for part in own
-    ]  # fmt: skip
+        for (coordinates, _), own in zip(bodies, names)
+        for part in own
+    ]
     joint = sorted(tuple(sorted(s)) for s in joined([*(frozenset({d}) for d in range(len(shape))), *links]) if s)
     weights = [
         prod(count(p) for p, held in zip(own, inside) if not any(held & a.names() for a in coordinates))
@@ -212,17 +223,16 @@ def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, .
     axes, factors = [], []
     for dims in joint:
         profiles = []
-        for (coordinates, _), own, inside in zip(bodies, parts, names):
+        for (coordinates, where), own, inside in zip(bodies, parts, names):
             flat = coordinates[dims[0]]
             for d in dims[1:]:
                 flat = flat * shape[d] + coordinates[d]
             mine = [p for p, held in zip(own, inside) if any(held & coordinates[d].names() for d in dims)]
-            loops = tuple(lp for p in mine for lp in p.loops)
-            profiles.append(profile(flat, Space(loops, tuple(g for p in mine for g in p.guards))))
+            profiles.append(profile(flat, merged(where, mine)))
         ends = np.array([0, prod(shape[d] for d in dims)])
         breaks = np.unique(np.concatenate((ends, *(b for b, _ in profiles))))
         starts, sizes = breaks[:-1], np.diff(breaks)
-        matrix = np.stack([_sample(b, c, starts) for b, c in profiles]) if bodies else np.zeros((0, len(starts)), np.int64)
+        matrix = np.array([_sample(b, c, starts) for b, c in profiles], np.int64).reshape(len(bodies), len(starts))
         if len(starts) > 8:
             matrix, first, back = np.unique(matrix, axis=1, return_index=True, return_inverse=True)
             starts, sizes = starts[first], np.bincount(back.reshape(-1), sizes).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The verifier: from a nest alone, is it well formed, in bounds, free of races, complete, and small enough for the machine?
+"""The verifier: is a nest well formed, in bounds, free of races, complete, and small enough for the machine?
 
 It takes the very nest that is rendered and knows nothing of the steps that made it. What it cannot decide it rejects.
 """
@@ -52,7 +52,8 @@ def verify(program: TensorProgram, nest: Nest, limits: Limits) -> Report:
         return Report((Violation("undecided", "too many points to count what the nest does"),))
     found = list(_limits(nest, sites, limits)) + list(_bounds(nest, sites))
     if not found:
-        found = [*_races(nest, sites), *Dataflow(program, nest, [s for s in sites if not isinstance(s.leaf, Prefetch)]).violations()]
+        statements = [s for s in sites if not isinstance(s.leaf, Prefetch)]
+        found = [*_races(nest, statements), *Dataflow(program, nest, statements).violations()]
     return Report(tuple(dict.fromkeys(found)), counts)
 
 
@@ -87,17 +88,13 @@ class _Structure:
                     yield from _bound(conditions, loops, "a guard")
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, buffers)
                 case Alloc(buffer=b):
-                    if b.name in self.program_names or b.name in buffers or b.scope not in ("scratch", "register") or b.strides:
+                    if b.name in buffers or b.scope not in ("scratch", "register") or b.strides:
                         yield Violation("buffers", f"alloc of {b.scope} {b.name}: taken name, wrong scope, or strides")
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, {**buffers, b.name: b})
                 case _:
                     site = Site(stmt, path, here)
                     yield from self._leaf(site, loops, buffers)
                     self.sites.append(site)
-
-    @property
-    def program_names(self) -> frozenset[str]:
-        return frozenset(b.name for b in self.nest.buffers)
 
     def _loop(self, lp: Loop, loops: dict[str, Loop]) -> Iterator[Violation]:
         if lp.name in loops or not lp.extents:
@@ -106,7 +103,7 @@ class _Structure:
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
         if lp.kind not in LOOP_KINDS or (lp.kind == "parallel" and inside) or ("vector" in inside and lp.kind != "vector"):
-            yield Violation("kind", f"loop {lp.name} cannot be {lp.kind} inside loops of the kinds {', '.join(inside) or 'none'}")
+            yield Violation("kind", f"loop {lp.name} cannot be {lp.kind} inside {', '.join(inside) or 'no'} loops")
         if lp.kind in ("unroll", "vector") and most is None:
             yield Violation("kind", f"{lp.kind} loop {lp.name} has no constant bound")
         if lp.kind == "vector":
@@ -134,7 +131,7 @@ class _Structure:
             elif buffer.scope == "register":
                 for n in frozenset().union(*(a.names() for a in index)) & loops.keys():
                     if loops[n].kind not in ("unroll", "vector") and loops[n].constant != 1:
-                        yield Violation("register", f"register {name} is indexed by the {loops[n].kind} loop {n} in {site}")
+                        yield Violation("register", f"register {name} is indexed by {loops[n].kind} loop {n} in {site}")
 
 
 def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: str) -> Iterator[Violation]:
@@ -146,13 +143,15 @@ def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: str) -> Ite
 def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation]:
     def live(body: tuple[Stmt, ...]) -> int:
         inner = [(s, live(s.body)) for s in body if isinstance(s, (Loop, Alloc, Guard))]
-        return max((n + (isinstance(s, Alloc) and s.buffer.scope == "scratch" and s.buffer.bytes) for s, n in inner), default=0)
+        own = lambda s: s.buffer.bytes if isinstance(s, Alloc) and s.buffer.scope == "scratch" else 0
+        return max((own(s) + n for s, n in inner), default=0)
 
     bodies: dict[str, int] = defaultdict(int)
     instances = 0
     for s in sites:
         bodies[s.leaf.tag] += getattr(s.leaf, "role", "") == "compute"
-        instances += prod(b.extents[0].const for b in s.path if isinstance(b, Loop) and b.kind == "unroll" and b.extents[0].is_const)
+        unrolled = (b.extents for b in s.path if isinstance(b, Loop) and b.kind == "unroll")
+        instances += prod(min(e.const for e in extents if e.is_const) for extents in unrolled)
     if (most := max(bodies, key=bodies.__getitem__, default="")) and bodies[most] > limits.bodies:
         yield Violation("limit", f"stage {most} has {bodies[most]} bodies; at most {limits.bodies}")
     if instances > limits.instances:
@@ -185,8 +184,6 @@ def _races(nest: Nest, sites: list[Site]) -> Iterator[Violation]:
         written: dict[str, list[Access]] = defaultdict(list)
         touched: dict[str, list[Access]] = defaultdict(list)
         for s in held:
-            if isinstance(s.leaf, Prefetch):
-                continue
             for name, index in ((s.leaf.buffer, s.leaf.index), *reads(s.leaf)):
                 if s.level(name) <= level:
                     touched[name].append((s, index))
@@ -198,16 +195,15 @@ def _races(nest: Nest, sites: list[Site]) -> Iterator[Violation]:
             if lp.kind == "vector" and alone and not any(lp.name in a.names() for a in writes[0][1]):
                 continue  # a horizontal reduction
             if not _separate(lp, level, touched[name], writes[0][1], writes[0][0].buffer(nest, name)):
-                yield Violation("race", f"iterations of the {lp.kind} loop {lp.name} may share elements of {name}: {writes[0][0]}")
+                yield Violation("race", f"iterations of {lp.kind} loop {lp.name} may share {name}: {writes[0][0]}")
 
 
 def _separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine, ...], buffer: Buffer) -> bool:
-    """Proved: two iterations differ in some digit (the loop itself, or its quotient and remainder by some n) and each such digit
-    alone decides a dimension: index = c * digit + (the same for all) + rest, with the rest spread over less than |c|."""
-    digits: list[tuple[Atom, ...]] = [(lp.name,)]
+    """Proved: two iterations differ in a digit (the loop itself, or its quotient and remainder by some n), and each such
+    digit decides a dimension: index = c * digit + (the same for all) + rest, with the rest spread over less than |c|."""
     own = affine(lp.name)
-    for n in {t.divisor for _, index in accesses for a in index for t, _ in a.terms if not isinstance(t, str) and t.arg == own}:
-        digits.append((FloorDiv(own, n), Mod(own, n)))
+    atoms = [t for _, index in accesses for a in index for t, _ in a.terms if not isinstance(t, str)]
+    digits: list[tuple[Atom, ...]] = [(FloorDiv(own, t.divisor), Mod(own, t.divisor)) for t in atoms if t.arg == own]
     flat: list[tuple[Affine, ...]] = []
     for index in (model, *(index for _, index in accesses)):
         total = Affine()
@@ -224,4 +220,4 @@ def _separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine,
         low, high = [e[0] for e in ends if e[0] is not None], [e[1] for e in ends if e[1] is not None]
         return step != 0 and len(low) == len(high) == len(ends) and max(high) - min(low) < abs(step)
 
-    return any(all(any(decided(v, d) for d in range(len(flat[0]))) for v in row) for row in digits)
+    return any(all(any(decided(v, d) for d in range(len(flat[0]))) for v in row) for row in ((lp.name,), *digits))

@@ -1,0 +1,37 @@
+# `make demo` and `make test` need Python >= 3.11 and a network; they make their own .venv, and leave an existing one in place.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint bench venv clean
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+test: lint
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	@$(BIN)/ruff check autotune tests benchmarks examples
+	@$(BIN)/mypy
+
+# The peers' own tuning variables would change what is compared.
+bench: $(STAMP)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/peers.py
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'autotune needs Python >= 3.11: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if command -v apt-get >/dev/null && test "$$(id -u)" = 0; \
+	  then apt-get update -q && apt-get install -qy python3-venv; \
+	  else echo 'Python has no venv module: install it (Debian, Ubuntu: sudo apt-get install python3-venv)' >&2; exit 1; fi; }
+	@test -x $(BIN)/pip || { echo 'making .venv and installing what the package needs: about a minute' && $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find autotune tests benchmarks examples -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""Several kernels behind one entry: a function that calls them in turn and gives them memory for what passes between them.
+
+Knows the kernel ABI (arrays of pointers and of strides) and nothing of what the kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..ir.program import Buffer, TensorProgram
+
+
+def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str = "chain") -> str:
+    """LLVM text of `void symbol(ptr buffers, ptr params, i64 threads)`; kernel n is the external function `kernel<n>`."""
+    outer = [*program.inputs, *(b for name in program.outputs for b in program.buffers if b.name == name)]
+    where = {b.name: n for n, b in enumerate(outer)}
+    strides = list(dict.fromkeys(s for b in outer for s in b.strides or () if isinstance(s, str)))
+    sizes = {b.name: _bytes(b) for b in program.buffers}
+    offsets: dict[str, int] = {}
+    total = 0
+    for k in kernels:
+        for name in k.outputs:
+            if name not in where and name not in offsets:
+                offsets[name] = total
+                total += sizes[name]
+    lines = [f"define void @{symbol}(ptr %buffers, ptr %params, i64 %threads) {{"]
+    most = max(len(k.inputs) + len(k.outputs) for k in kernels)
+    lines += [f"%args = alloca [{most} x ptr]", f"%steps = alloca [{max(len(strides), 1)} x i64]"]
+    if total:
+        lines.append(f"%memory = call ptr @at_scratch_acquire(i64 {total})")
+    count = 0
+    for n, k in enumerate(kernels):
+        names = [b.name for b in k.inputs] + list(k.outputs)
+        for at, name in enumerate(names):
+            count += 1
+            if name in where:
+                lines += [f"%p{count} = getelementptr ptr, ptr %buffers, i64 {where[name]}", f"%v{count} = load ptr, ptr %p{count}"]
+            else:
+                lines.append(f"%v{count} = getelementptr i8, ptr %memory, i64 {offsets[name]}")
+            lines += [f"%a{count} = getelementptr ptr, ptr %args, i64 {at}", f"store ptr %v{count}, ptr %a{count}"]
+        own = list(dict.fromkeys(s for b in k.inputs for s in b.strides or () if isinstance(s, str)))
+        for at, stride in enumerate(own):
+            count += 1
+            lines += [f"%p{count} = getelementptr i64, ptr %params, i64 {strides.index(stride)}", f"%v{count} = load i64, ptr %p{count}",
+                      f"%a{count} = getelementptr i64, ptr %steps, i64 {at}", f"store i64 %v{count}, ptr %a{count}"]  # fmt: skip
+        lines.append(f"call void @kernel{n}(ptr %args, ptr %steps, i64 %threads)")
+    if total:
+        lines.append(f"call void @at_scratch_release(ptr %memory, i64 {total})")
+    lines += ["ret void", "}", "declare ptr @at_scratch_acquire(i64)", "declare void @at_scratch_release(ptr, i64)"]
+    lines += [f"declare void @kernel{n}(ptr, ptr, i64)" for n in range(len(kernels))]
+    return "\n".join(lines) + "\n"
+
+
+def _bytes(b: Buffer) -> int:
+    return (b.bytes + 63) // 64 * 64 + 64

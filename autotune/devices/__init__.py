@@ -1,0 +1,47 @@
+"""What a machine is, and how to run and time kernels on it.
+
+Knows no program and no search: it is handed kernels by address. Directories come in as arguments.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from ..ir.errors import DeviceError
+from .spec import CacheLevel, DeviceSpec
+
+__all__ = ["CacheLevel", "DeviceSpec", "device", "list_devices"]
+
+
+@lru_cache(maxsize=8)
+def _host(config: Path | None) -> DeviceSpec:
+    from .cpu import host
+
+    return host(config)
+
+
+def forget() -> None:
+    """Detect again at the next question: a calibration has changed."""
+    _host.cache_clear()
+
+
+def list_devices(config: Path | None = None) -> list[DeviceSpec]:
+    """The devices of this machine that kernels can run on."""
+    return [_host(config)]
+
+
+def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
+    """A device by name: "cpu" is this machine, "cpu:znver3" any CPU of the table, here or not.
+
+    Raises DeviceError for a name that means nothing, or no device that is described here.
+    """
+    from .cpu import describe, known
+
+    kind, _, arch = name.partition(":")
+    if kind != "cpu":
+        names = ", ".join(known())
+        raise DeviceError(f"no device {name!r} here or in the table; known are cpu and cpu:ARCH, ARCH one of {names}")
+    if not arch or arch == _host(config).arch:
+        return _host(config)
+    return describe(arch)

@@ -1,0 +1,136 @@
+"""DeviceSpec: what is known about one machine, as plain data and arithmetic on it. Detects and runs nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..ir.dtypes import DType
+from ..ir.dtypes import dtype as parse_dtype
+from ..ir.errors import DeviceError
+
+if TYPE_CHECKING:
+    from ..ir.limits import Limits
+
+# Sustained bandwidth where nothing was measured: reads as a share of what the load ports allow (Zen 3: 182, 101, 74 and
+# 20 GB/s of 201), writes and copies (bytes read and written) as a share of the level's reads.
+_LEVEL_SHARE = {"L1": 0.9, "L2": 0.5, "L3": 0.37, "DRAM": 0.1}
+_KIND_SHARE = {"read": 1.0, "write": 0.7, "copy": 0.9}
+# What calibration or a boost clock may change without making it another device.
+_VECTOR_FEATURES = ("+avx", "+fma", "+f16c", "+sse4", "+neon", "+sve", "+dotprod", "+bf16", "+i8mm", "+fullfp16")
+_MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLevel:
+    """One data or unified cache: capacity in bytes, line in bytes, and how many hardware threads share one instance."""
+
+    name: str
+    bytes: int
+    line: int = 64
+    ways: int = 8
+    shared_by: int = 1
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A machine. Rates are for one core; `fma_per_cycle` and `loads_per_cycle` count full-width vectors.
+
+    `features` are LLVM attribute strings ("+avx512f"). `peak_flops`: (dtype name, flops a second of one core).
+    `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
+    `provenance`: (field, "queried" | "measured" | "table").
+    """
+
+    kind: str
+    vendor: str
+    name: str
+    arch: str
+    features: tuple[str, ...] = ()
+    cores: int = 1
+    vector_bits: int = 128
+    vector_registers: int = 16
+    fma_per_cycle: float = 2.0
+    fma_latency: float = 4.0
+    loads_per_cycle: float = 2.0
+    frequency_hz: float = 3e9
+    caches: tuple[CacheLevel, ...] = ()
+    peak_flops: tuple[tuple[str, float], ...] = ()
+    bandwidth: tuple[tuple[str, str, float, int], ...] = ()
+    launch_seconds: float = 1e-7
+    provenance: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """What `autotune.device` takes: "cpu:znver4"."""
+        return f"{self.kind}:{self.arch}"
+
+    @property
+    def line(self) -> int:
+        """Bytes of a cache line."""
+        return self.caches[0].line if self.caches else 64
+
+    def lanes(self, dtype: DType | str) -> int:
+        """Elements of a full-width vector."""
+        return max(1, self.vector_bits // parse_dtype(dtype).bits)
+
+    def peak(self, dtype: DType | str, threads: int = 1) -> float:
+        """Flops a second: measured, else frequency * FMAs a cycle * lanes * 2 of the type that arithmetic is done in."""
+        kind = parse_dtype(dtype)
+        known = dict(self.peak_flops)
+        one = known.get(kind.name) or known.get(kind.compute.name)
+        if one is None:
+            one = self.frequency_hz * self.fma_per_cycle * self.lanes(kind.compute) * 2
+        return one * min(max(threads, 1), self.cores)
+
+    def cache(self, name: str) -> CacheLevel | None:
+        return next((c for c in self.caches if c.name == name), None)
+
+    def level_of(self, footprint: int) -> str:
+        """The first level that holds `footprint` bytes of one core: a cache's name or "DRAM"."""
+        return next((c.name for c in self.caches if footprint <= c.bytes), "DRAM")
+
+    def bytes_per_second(self, level: str, kind: str = "read", threads: int = 1) -> float:
+        """Bandwidth of a level for all `threads` together: measured at the nearest thread count, else an estimate."""
+        rows = [(rate, n) for lv, k, rate, n in self.bandwidth if (lv, k) == (level, kind)]
+        private = level != "DRAM" and (found := self.cache(level)) is not None and found.shared_by <= 2
+        if rows:
+            rate, n = min(rows, key=lambda row: abs(row[1] - threads))
+            return rate * threads / n if private else rate
+        ports = self.frequency_hz * self.loads_per_cycle * self.vector_bits / 8
+        scale = threads if private else min(threads, 4) ** 0.5
+        return ports * _LEVEL_SHARE.get(level, 0.1) * _KIND_SHARE.get(kind, 0.9) * scale
+
+    def limits(self) -> Limits:
+        """What the verifier may hold a nest against."""
+        from ..ir.limits import Limits
+
+        return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the hardware: what no calibration and no newer LLVM (with names for more features) changes."""
+        fixed = {k: v for k, v in self.to_json().items() if k not in _MEASURED}
+        fixed["features"] = sorted(f for f in self.features if f.startswith(_VECTOR_FEATURES))
+        text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> DeviceSpec:
+        """The spec that `to_json` wrote, also after a trip through JSON. Raises DeviceError on anything else."""
+        try:
+            names = {f.name for f in dataclasses.fields(DeviceSpec)}
+            if unknown := sorted(set(value) - names):
+                raise ValueError(f"unknown fields {', '.join(unknown)}")
+            rows = {k: tuple(map(tuple, value.get(k, ()))) for k in ("peak_flops", "bandwidth", "provenance")}
+            caches = tuple(CacheLevel(**row) for row in value.get("caches", ()))
+            return DeviceSpec(**{**value, **rows, "caches": caches, "features": tuple(value.get("features", ()))})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DeviceError(f"not a device description: {error}") from error

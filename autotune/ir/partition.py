@@ -1,0 +1,105 @@
+"""Cutting a program into kernels: which Computes share one nest. Knows only which axes and arrays they share.
+
+Two patterns make a kernel of several Computes: plain stores that read a contraction point by point (its epilogue), and stages that
+all have the same outer axes, so that they can run row by row (norms, softmax, chains of reductions and stores).
+"""
+
+from __future__ import annotations
+
+from .affine import Affine
+from .expr import Load, loads
+from .lower import with_shared_axes
+from .program import Buffer, Compute, TensorProgram
+
+MAX_STAGES = 12
+
+
+def partition(program: TensorProgram) -> tuple[TensorProgram, ...]:
+    """One-kernel programs in the order in which they run. Arrays that pass between them keep their names: an output of one is an
+    input of the next."""
+    shared = {c.name: c for c in with_shared_axes(program).computes}
+    groups: list[list[str]] = []
+    where: dict[str, int] = {}
+    for c in program.computes:
+        reads = {ld.buffer for ld in loads(c.body)}
+        behind = max((where[name] for name in reads if name in where), default=None)
+        if behind is not None and _joins(shared[c.name], [shared[n] for n in groups[behind]]):
+            groups[behind].append(c.name)
+            where[c.name] = behind
+        else:
+            where[c.name] = len(groups)
+            groups.append([c.name])
+    if len(groups) <= 1:
+        return (program,)
+    return tuple(_kernel(program, names) for names in groups)
+
+
+def reuses_operands(c: Compute) -> bool:
+    """A reduction with an operand that several results share: every element of it is read many times."""
+    if c.combiner is None:
+        return False
+    reduced = {a.name for a in c.reduce_axes if a.extent > 1}
+    results = {a.name for a in c.axes if a.extent > 1}
+    for ld in loads(c.body):
+        used = _names(ld)
+        if used & reduced and results - used:
+            return True
+    return False
+
+
+def _joins(c: Compute, group: list[Compute]) -> bool:
+    first = group[0]
+    if len(group) >= MAX_STAGES:
+        return False
+    if reuses_operands(first):
+        return not reuses_operands(c) and _pointwise(c, first, {g.name for g in group})
+    if any(map(reuses_operands, (*group, c))):
+        return False
+    members = [*group, c]
+    if len({a.name for a in first.axes}) == 0:
+        return False
+    rows = 0
+    for names in zip(*([a.name for a in m.axes] for m in members)):
+        if len(set(names)) != 1:
+            break
+        rows += 1
+    if rows == 0:
+        return False
+    common = {a.name for a in first.axes[:rows]}
+    made = {g.name: g for g in group}
+    # Inside a row, what passes between stages must be read at this very row.
+    for ld in loads(c.body):
+        if ld.buffer in made and any(
+            index.single() != axis.name for index, axis in zip(ld.index, made[ld.buffer].axes) if axis.name in common
+        ):
+            return False
+    return all(not ({a.name for a in m.reduce_axes} & common) for m in members)
+
+
+def _pointwise(c: Compute, first: Compute, group: set[str]) -> bool:
+    """A plain store over the very axes of `first`, reading it (and nothing else of the group) at its own point."""
+    if c.combiner is not None or [a.name for a in c.axes] != [a.name for a in first.axes]:
+        return False
+    own = [ld for ld in loads(c.body) if ld.buffer in group]
+    return all(ld.buffer == first.name and ld.index == first.index for ld in own)
+
+
+def _names(ld: Load) -> frozenset[str]:
+    found: frozenset[str] = frozenset()
+    index: Affine
+    for index in ld.index:
+        found |= index.names()
+    return found
+
+
+def _kernel(program: TensorProgram, names: list[str]) -> TensorProgram:
+    """The program of one group: what it reads from outside are inputs, what others need are outputs."""
+    inside = set(names)
+    computes = tuple(c for c in program.computes if c.name in inside)
+    available = {b.name: b for b in program.buffers}
+    needed = dict.fromkeys(ld.buffer for c in computes for ld in loads(c.body) if ld.buffer not in inside)
+    inputs = tuple(Buffer(b.name, b.dtype, b.shape, "input", b.strides) for b in (available[n] for n in needed))
+    wanted = set(program.outputs) | {
+        ld.buffer for c in program.computes if c.name not in inside for ld in loads(c.body) if ld.buffer in inside
+    }
+    return TensorProgram(inputs, computes, tuple(n for n in names if n in wanted))

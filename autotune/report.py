@@ -1,0 +1,93 @@
+"""Text for people about prepared kernels: what they do exactly, what was predicted and measured, and how near that is to the roof."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from .codegen import build
+from .devices.spec import DeviceSpec
+from .ir.expr import show
+from .ir.program import TensorProgram
+
+if TYPE_CHECKING:
+    from .session import Prepared, PreparedKernel
+
+
+def roofline_seconds(program: TensorProgram, spec: DeviceSpec, threads: int) -> float:
+    """The least time that peak arithmetic and the bandwidth of the level that holds the data allow."""
+    widest = max((c.dtype.compute for c in program.computes), key=lambda d: d.bits, default=None)
+    arithmetic = program.flops / spec.peak(widest, threads) if widest is not None else 0.0
+    level = spec.level_of(program.bytes)
+    return max(arithmetic, program.bytes / spec.bytes_per_second(level, "copy", threads))
+
+
+def duration(seconds: float | None) -> str:
+    """A time with a unit that fits it."""
+    if seconds is None or seconds != seconds or seconds == float("inf"):
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def describe(program: TensorProgram) -> list[str]:
+    """The computations of a program, a line each."""
+    lines = []
+    for c in program.computes:
+        index = ", ".join(f"{a.name}<{a.extent}" for a in c.axes)
+        over = f" {c.combiner} over {', '.join(f'{a.name}<{a.extent}' for a in c.reduce_axes)} of" if c.combiner else ""
+        lines.append(f"{c.name}[{index}] ={over} {show(c.body)}")
+    return lines
+
+
+def explain(prepared: Prepared) -> str:
+    """Every kernel: its program, schedule, exact counts, predicted and measured time, and share of the roofline."""
+    spec = prepared.workshop.spec
+    out = [f"{len(prepared.kernels)} kernel{'s' * (len(prepared.kernels) != 1)} on {spec.name} ({spec.id}), {prepared.threads} thread"
+           + "s" * (prepared.threads != 1)]  # fmt: skip
+    for n, k in enumerate(prepared.kernels):
+        out += ["", f"kernel {n}: {', '.join(k.original.outputs)}", *(f"  {line}" for line in describe(k.original))]
+        out += _details(prepared, k)
+    return "\n".join(out) + "\n"
+
+
+def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
+    spec, choice = prepared.workshop.spec, k.choice
+    nest, counts = build.plan(k.program, choice.schedule, spec)
+    names = dict(zip((b.name for b in k.program.buffers), (b.name for b in k.original.buffers)))
+    out = [f"  chosen by: {choice.source} ({choice.reason})", "  schedule:"]
+    out += [f"    {step}" for step in choice.schedule.steps] or ["    (the plain nest)"]
+    out.append(f"  counts: {counts.flops:,} flops, {k.program.bytes:,} bytes at least")
+    for t in counts.traffic:
+        if t.scope in ("input", "output", "temp"):
+            out.append(f"    {names.get(t.buffer, t.buffer)}: {t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched")
+    roof = roofline_seconds(k.program, spec, prepared.threads)
+    out.append(f"  predicted: {duration(choice.predicted)}" + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items()))
+    measured = choice.seconds
+    if measured:
+        rate = f", {k.program.flops / measured / 1e9:.1f} GFLOP/s, {k.program.bytes / measured / 1e9:.1f} GB/s"
+        out.append(f"  measured: {duration(measured)}{rate}, {100 * roof / measured:.0f} % of the roofline ({duration(roof)})")
+    else:
+        out.append(f"  measured: not yet (roofline {duration(roof)})")
+    return out
+
+
+def launched(prepared: Prepared, seconds: float) -> None:
+    """One line a launch on standard error."""
+    spec = prepared.workshop.spec
+    for k in prepared.kernels:
+        time = seconds if len(prepared.kernels) == 1 else (k.choice.seconds or seconds / len(prepared.kernels))
+        roof = roofline_seconds(k.program, spec, prepared.threads)
+        print(
+            f"autotune: {','.join(k.original.outputs)} {duration(time)} {k.program.flops:,} flops {k.program.bytes:,} bytes"
+            f" {k.program.flops / time / 1e9:.1f} GFLOP/s {k.program.bytes / time / 1e9:.1f} GB/s {100 * roof / time:.0f} % of roofline",
+            file=sys.stderr,
+        )
+        if prepared.options.debug >= 3:
+            print("\n".join(f"  {step}" for step in k.choice.schedule.steps), file=sys.stderr)
+        if prepared.options.debug >= 5:
+            print(build.plan(k.program, k.choice.schedule, spec)[0], file=sys.stderr)
+    if prepared.options.debug >= 4:
+        print(prepared.source(), file=sys.stderr)

@@ -1,0 +1,124 @@
+"""Sketch of a reduction whose vector loop is a reduction axis: every lane accumulates its own part, and the lanes meet at the end.
+
+For row sums and for products whose operands are contiguous along the reduction. Several results at once share loads, keep several
+streams of memory going and hide the latency of the accumulators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..devices.spec import DeviceSpec
+from ..ir.schedule import Schedule
+from ..ir.steps import Parallel, RegisterTile, Reorder, Split, Step, Unroll
+from .facts import Facts, Stage
+from .machine import Machine
+from .panel import MAX_STATEMENTS
+from .sketch import Point, Priced, grid, select, vectorized
+
+
+@dataclass(frozen=True)
+class LanesSketch:
+    """Holes: rows (of `u`) and columns (of `w`) computed at once, vectors of accumulators each, block of `u` for threads."""
+
+    facts: Facts
+    stage: Stage
+    k: str
+    u: str | None
+    w: str | None
+    spec: DeviceSpec
+    threads: int
+    name: str = "lanes"
+
+    @property
+    def lanes(self) -> int:
+        full, n = self.spec.lanes(self.stage.widest), self.stage.extents[self.k]
+        return full if n >= full else 1 << max(n - 1, 0).bit_length()
+
+    def _loads(self, axis: str | None) -> int:
+        return sum(a.uses(axis) for a in self.stage.loads) if axis else 0
+
+    def priced(self) -> Priced:
+        e, lanes, stage = self.stage.extents, self.lanes, self.stage
+        m, n, k = e[self.u] if self.u else 1, e[self.w] if self.w else 1, e[self.k]
+        rows = tuple(r for r in (1, 2, 3, 4, 6, 8) if r == 1 or r <= m)
+        columns = grid(
+            mr=rows, nr=tuple(r for r in (1, 2, 3, 4, 6, 8) if r == 1 or r <= n) if self.w else (1,),
+            nv=tuple(x for x in (1, 2, 4, 8) if x == 1 or x * lanes <= k),
+        )  # fmt: skip
+        chains = columns["mr"] * columns["nr"] * columns["nv"]
+        used = chains + columns["mr"] * columns["nv"] + 1
+        rules = {"registers": used <= self.spec.vector_registers, "size": chains * 4 <= MAX_STATEMENTS}
+        keep = rules["registers"] & rules["size"]
+        rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
+        columns = select(columns, keep)
+        mach = Machine(self.spec, self.threads, stage.widest)
+        mr, nr, nv = (columns[c].astype(float) for c in ("mr", "nr", "nv"))
+        size = stage.dtype.compute.bytes
+        others = float(stage.compute.points) / (m * n * k)
+        chains = mr * nr * nv
+        by_u, by_w = self._loads(self.u), self._loads(self.w)
+        vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.loads), 1)
+        crossing = 1.0 if (k * size) % 64 == 0 else 1.6
+        ops = max(stage.light - 1, 1) + 12 * stage.heavy
+        step = np.maximum(np.maximum(chains * ops / mach.fma_per_cycle, vector_loads * crossing / mach.loads_per_cycle), mach.fma_latency)
+        step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
+        tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
+        compute = tiles * np.ceil(k / (nv * lanes)) * step * mach.cycle
+        tail = tiles * (chains * 12 + 15 + np.where(k % (nv * lanes) > 0, step + 5, 0)) * mach.cycle
+        bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
+        home = mach.level(bytes_in)
+        streams = np.maximum(mr * nr, 1)
+        flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1.0
+        memory = bytes_in * mach.byte(home) / flow
+        share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0
+        busy = (compute + tail) * share
+        memory = memory * max(share, 1.0 / mach.streams) + 0.0 * mr
+        seconds = np.maximum(busy, memory) + 0.15 * np.minimum(busy, memory) + mach.launch(self.threads)
+        return Priced(columns, seconds, {"compute": compute, "combine": tail, "memory": memory}, rejected)
+
+    def schedule(self, point: Point) -> Schedule:
+        s, k, lanes = self.stage.name, self.k, self.lanes
+        outer = [a for a in self.stage.axes if a not in (self.u, self.w)]
+        inner = [a for a in self.stage.reduce_axes if a != k]
+        tiled = [(a, f) for a, f in ((self.u, point["mr"]), (self.w, point["nr"])) if a]
+        steps: list[Step] = []
+        first = (outer + [a for a, _ in tiled] or [None])[0]  # type: ignore[list-item]
+        parallel = self.threads > 1 and first is not None and self.stage.extents[first] >= self.threads
+        order = outer + [a for a, _ in tiled] + inner + [k]
+        if parallel and not outer and tiled:
+            # Threads share whole blocks of rows; the register tile is cut inside them.
+            n, f = self.stage.extents[first or ""], tiled[0][1]
+            block = -(-n // (4 * self.threads) // f) * f if n >= 4 * self.threads * f else -(-n // self.threads)
+            block = max(f, -(-block // f) * f)
+            steps.append(Split(s, tiled[0][0], block))
+            name = tiled[0][0]
+            tiled[0] = (f"{name}.1", f)
+            order = [f"{name}.0", f"{name}.1", *order[1:]]
+            first = f"{name}.0"
+        steps.append(Reorder(s, tuple(order)))
+        steps.append(RegisterTile(s, (*tiled, (k, point["nv"] * lanes))))
+        steps += [Unroll(s, f"{a}.1") for a, _ in tiled]
+        steps += vectorized(s, f"{k}.1", lanes)
+        if parallel and first:
+            steps.append(Parallel(s, first))
+        return Schedule(tuple(steps))
+
+
+def lanes_sketches(facts: Facts, stage: Stage, spec: DeviceSpec, threads: int) -> list[LanesSketch]:
+    """One for each reduction axis along which every load that moves with it is contiguous."""
+    found = []
+    for k in stage.reduce_axes:
+        moving = [a for a in stage.loads if a.uses(k)]
+        if not moving or not all(a.contiguous(k) for a in moving):
+            continue
+        axes = sorted(stage.axes, key=lambda a: -stage.extents[a])
+        axes = [a for a in axes if stage.extents[a] > 1]
+        w = next((a for a in axes if any(not ld.uses(a) for ld in moving)), None)
+        u = next((a for a in axes if a != w), None)
+        if u is None and w is not None:
+            u, w = w, None
+        found.append(LanesSketch(facts, stage, k, u, w, spec, threads))
+    return found

@@ -1,0 +1,131 @@
+"""Sketch of a single plain store: vectors along a contiguous axis, or blocks transposed in registers where the result and an operand
+are contiguous along different axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..devices.spec import DeviceSpec
+from ..ir.schedule import Schedule
+from ..ir.steps import Fuse, Parallel, Reorder, Split, Step, StoreHint, Tile, Unroll, Vectorize
+from .facts import UNKNOWN, Facts, Stage
+from .machine import Machine
+from .sketch import Point, Priced, grid, vectorized
+
+
+@dataclass(frozen=True)
+class MapSketch:
+    """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned (`bi`, `bj`)."""
+
+    facts: Facts
+    stage: Stage
+    spec: DeviceSpec
+    threads: int
+    name: str = "map"
+
+    @cached_property
+    def joined(self) -> int:
+        """How many innermost axes are one run of memory in every access: they become one loop."""
+        s = self.stage
+        count = 1
+        while count < len(s.axes):
+            inner, outer = s.axes[-count], s.axes[-count - 1]
+            if s.extents[inner] == 1 and count == 1 and False:
+                break
+            for a in (*s.loads, s.store):
+                step, far = a.strides.get(inner, 0), a.strides.get(outer, 0)
+                if step >= UNKNOWN or far >= UNKNOWN or (far != step * s.extents[inner] and s.extents[outer] > 1 and s.extents[inner] > 1):
+                    return count
+                if s.extents[inner] == 1 or s.extents[outer] == 1:
+                    return count
+            count += 1
+        return count
+
+    @cached_property
+    def turned(self) -> str | None:
+        """The axis along which an operand is contiguous while the result is not."""
+        s = self.stage
+        if not s.axes or self.joined > 1:
+            return None
+        v = s.axes[-1]
+        for a in s.loads:
+            for axis in s.axes[:-1]:
+                if a.contiguous(axis) and a.strides.get(v, 0) not in (0, 1) and s.extents[axis] >= 4 and s.extents[v] >= 4:
+                    return axis
+        return None
+
+    @cached_property
+    def lanes(self) -> int:
+        full, n = self.spec.lanes(self.stage.widest), self._length
+        return full if n >= full else 1 << max(n - 1, 0).bit_length()
+
+    @cached_property
+    def _length(self) -> int:
+        n = 1
+        for a in self.stage.axes[len(self.stage.axes) - self.joined :]:
+            n *= self.stage.extents[a]
+        return n
+
+    def priced(self) -> Priced:
+        s, mach = self.stage, Machine(self.spec, self.threads, self.stage.widest)
+        moved = float(self.facts.program.bytes)
+        home = mach.level(moved)
+        written = float(s.store.buffer.bytes)
+        several = tuple(x for x in (1, 2, 4) if x == 1 or x * self.lanes <= self._length)
+        blocks = (32, 64, 128, 256) if self.turned else (1,)
+        columns = grid(map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks)
+        mapped, nt = columns["map"].astype(float), columns["nt"]
+        vectors = s.compute.points / self.lanes
+        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.loads) + 1) / mach.loads_per_cycle)
+        one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
+        compute = vectors * one * mach.cycle
+        if self.turned:
+            near = columns["bi"] * columns["bj"] * s.dtype.bytes * 2 < mach.l2 / 2
+            compute = compute * np.where(near, 1.0, 1.3) * np.where(columns["bi"] * columns["bj"] < 4096, 1.1, 1.0)
+        bypass = np.where(nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0)
+        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * bypass
+        share = 1.0 / self.threads if s.compute.points > 4096 * self.threads else 1.0
+        busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
+        seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
+        return Priced(columns, seconds, {"compute": compute, "memory": memory})
+
+    def schedule(self, point: Point) -> Schedule:
+        s, lanes = self.stage, self.lanes
+        name, axes = s.name, list(s.axes)
+        if not axes:
+            return Schedule()
+        steps: list[Step] = []
+        if self.turned:
+            steps += self._turn(self.turned, axes[-1], point)
+            outer = axes[0] if axes[0] not in (self.turned, axes[-1]) else f"{self.turned}.0"
+        else:
+            while len(axes) > len(s.axes) - self.joined + 1:
+                steps.append(Fuse(name, axes[-2], axes[-1]))
+                axes[-2:] = [f"{axes[-2]}_{axes[-1]}"]
+            v, outer = axes[-1], axes[0]
+            if self.threads > 1 and len(axes) == 1:
+                block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
+                steps.append(Split(name, v, max(block, 4 * lanes)))
+                v, outer = f"{v}.1", f"{v}.0"
+            steps += [Tile(name, ((v, point["map"] * lanes),)), *vectorized(name, f"{v}.1", lanes)]
+        if point["nt"]:
+            steps.append(StoreHint(name))
+        if self.threads > 1 and s.compute.points > 4096 * self.threads and (outer != axes[-1]):
+            steps.append(Parallel(name, outer))
+        return Schedule(tuple(steps))
+
+    def _turn(self, i: str, j: str, point: Point) -> list[Step]:
+        name, lanes = self.stage.name, self.lanes
+        rest = [a for a in self.stage.axes if a not in (i, j)]
+        return [
+            Split(name, i, point["bi"]), Split(name, j, point["bj"]),
+            Reorder(name, (*rest, f"{i}.0", f"{j}.0", f"{i}.1", f"{j}.1")),
+            Tile(name, ((f"{i}.1", lanes), (f"{j}.1", lanes))),
+            Vectorize(name, f"{j}.1.1", lanes), Vectorize(name, f"{i}.1.1", lanes),
+        ]  # fmt: skip
+
+
+__all__ = ["MapSketch", "Unroll"]

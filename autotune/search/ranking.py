@@ -1,0 +1,115 @@
+"""All points of all sketches of one program, in the order in which the model would try them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..devices.spec import DeviceSpec
+from ..ir.errors import ScheduleError
+from ..ir.program import TensorProgram
+from ..ir.schedule import Schedule
+from .sketch import Priced, Sketch
+from .space import sketches
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule to try. `origin`: model | move | seed | plain; `sketch` and `row` say where it lies in the ranking, if anywhere."""
+
+    schedule: Schedule
+    predicted: float
+    origin: str
+    sketch: int = -1
+    row: int = -1
+    point: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+class Ranking:
+    """The priced space of one program on one device."""
+
+    def __init__(self, program: TensorProgram, spec: DeviceSpec, threads: int) -> None:
+        self.program = program
+        self.sketches: list[Sketch] = sketches(program, spec, threads)
+        self.rejected: Counter[str] = Counter()
+
+    @cached_property
+    def priced(self) -> list[Priced]:
+        out = [s.priced() for s in self.sketches]
+        for p in out:
+            self.rejected.update({reason: n for reason, n in p.rejected.items() if n})
+        return out
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        sizes = [len(p.seconds) for p in self.priced]
+        return np.repeat(np.arange(len(sizes)), sizes), np.concatenate([np.arange(n) for n in sizes] or [np.arange(0)])
+
+    @cached_property
+    def _order(self) -> np.ndarray[Any, Any]:
+        seconds = np.concatenate([p.seconds for p in self.priced] or [np.zeros(0)])
+        return np.argsort(seconds, kind="stable")
+
+    @property
+    def size(self) -> int:
+        return len(self._order)
+
+    def candidate(self, sketch: int, row: int, origin: str) -> Candidate:
+        """The candidate of one point. Raises ScheduleError where a sketch cannot express it."""
+        priced = self.priced[sketch]
+        point = priced.point(row)
+        schedule = self.sketches[sketch].schedule(point)
+        return Candidate(schedule, float(priced.seconds[row]), origin, sketch, row, point, priced.explain(row))
+
+    def best(self, apart: int = 2, limit: int = 2000) -> Iterator[Candidate]:
+        """Candidates best first; each differs from every earlier one of its sketch in at least `apart` holes, until none does."""
+        which, rows = self._places
+        chosen: dict[int, list[np.ndarray[Any, Any]]] = {}
+        tables = [np.stack(list(p.columns.values()), axis=1) if p.columns else np.zeros((len(p.seconds), 0)) for p in self.priced]
+        late: list[tuple[int, int]] = []
+        for at in self._order[:limit]:
+            s, row = int(which[at]), int(rows[at])
+            mine = tables[s][row]
+            if any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
+                late.append((s, row))
+                continue
+            chosen.setdefault(s, []).append(mine)
+            yield self.candidate(s, row, "model")
+        for s, row in late:
+            yield self.candidate(s, row, "model")
+        yield Candidate(Schedule(), float("inf"), "plain")
+
+    def neighbours(self, of: Candidate) -> list[Candidate]:
+        """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best first."""
+        if of.sketch < 0:
+            return []
+        priced = self.priced[of.sketch]
+        table = np.stack(list(priced.columns.values()), axis=1)
+        distance = (table != table[of.row]).sum(axis=1)
+        near = np.flatnonzero((distance >= 1) & (distance <= 2))
+        # One hole apart first, then two; within each, as predicted.
+        near = near[np.lexsort((priced.seconds[near], distance[near]))]
+        return [self.candidate(of.sketch, int(r), "move") for r in near[:64]]
+
+
+def first_valid(ranking: Ranking, valid: Any) -> Candidate:
+    """The model's first choice that `valid` accepts (it raises AutotuneError otherwise); the plain nest at worst."""
+    from ..ir.errors import AutotuneError
+
+    last: AutotuneError | None = None
+    for n, candidate in enumerate(ranking.best()):
+        if n >= 12 and candidate.origin != "plain":
+            continue
+        try:
+            valid(candidate)
+            return candidate
+        except AutotuneError as error:
+            ranking.rejected[getattr(error, "reason", "verifier")] += 1
+            last = error
+    raise ScheduleError(f"no schedule is valid for this program: {last}")

@@ -1,0 +1,157 @@
+"""Sketch of a program whose stages share their outer axes: all stages run row by row (or block of rows by block), so that what
+passes between them stays in the nearest cache.
+
+Stages are plain stores or reductions along inner axes. The vector loop of each stage is its innermost contiguous axis; where that is
+one of the shared axes, a block of rows forms the vector and inner axes are walked one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..devices.spec import DeviceSpec
+from ..ir.schedule import Schedule
+from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, StoreHint, Tile
+from .facts import Facts, Stage
+from .machine import Machine
+from .sketch import Point, Priced, grid, select, vectorized
+
+
+@dataclass(frozen=True)
+class RowsSketch:
+    """Holes: vectors a step in reductions (`red`) and in stores (`map`), whether results bypass the caches (`nt`), chunks of rows."""
+
+    facts: Facts
+    rows: tuple[str, ...]
+    across: bool
+    spec: DeviceSpec
+    threads: int
+    name: str = "rows"
+
+    @cached_property
+    def last(self) -> Stage:
+        return self.facts.stages[-1]
+
+    @cached_property
+    def lanes(self) -> int:
+        widest = max((s.widest for s in self.facts.stages), key=lambda d: d.bits)
+        full = self.spec.lanes(widest)
+        longest = self.last.extents[self.rows[-1]] if self.across else max(
+            (s.extents[a] for s in self.facts.stages for a in [self.vector_axis(s)] if a), default=1)  # fmt: skip
+        return full if longest >= full else 1 << max(longest - 1, 0).bit_length()
+
+    def vector_axis(self, stage: Stage) -> str | None:
+        """The inner axis that a stage's vectors run along: contiguous in most of its accesses."""
+        inner = [a for a in (*stage.axes, *stage.reduce_axes) if a not in self.rows]
+        accesses = [*stage.loads, *([] if stage.is_reduction else [stage.store])]
+        score = {a: (sum(x.contiguous(a) for x in accesses) - sum(x.uses(a) and not x.contiguous(a) for x in accesses)) for a in inner}
+        reduced = [a for a in inner if a in stage.reduce_axes]
+        if stage.is_reduction:
+            inner = [a for a in inner if a in reduced] or inner
+        return max(inner, key=lambda a: (score[a], stage.extents[a]), default=None)
+
+    def priced(self) -> Priced:
+        mach = Machine(self.spec, self.threads, self.last.widest)
+        longest = max((s.extents[a] for s in self.facts.stages for a in [self.vector_axis(s)] if a), default=1)
+        if self.across:
+            longest = self.last.extents[self.rows[-1]]
+        several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
+        big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l3 // 4
+        columns = grid(red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,))
+        keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
+        columns = select(columns, keep)
+        red, mapped, nt = (columns[c].astype(float) for c in ("red", "map", "nt"))
+        compute = np.zeros_like(red)
+        for s in self.facts.stages:
+            vectors = s.compute.points / self.lanes
+            inner = s.compute.points / max(_product(s, self.rows), 1)
+            loads = sum(a.uses(self.vector_axis(s) or "") for a in s.loads) + (not s.is_reduction)
+            work = (s.light + 14 * s.heavy) / mach.fma_per_cycle
+            one = max(work, loads / mach.loads_per_cycle)
+            if s.is_reduction:
+                one = np.maximum(one, mach.fma_latency / red) + 2.0 / red
+                overhead = red * 2 + 25 + np.where(inner % (red * self.lanes) > 0, red * one, 0)
+            else:
+                one = np.full_like(red, one) + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
+                overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)
+            count = 1.0 if self.across else s.compute.points / max(inner, 1)
+            compute = compute + (vectors * one + count * overhead) * mach.cycle
+        moved = float(self.facts.program.bytes)
+        home = mach.level(moved)
+        written = float(sum(b.bytes for b in self.facts.program.buffers if b.scope == "output"))
+        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * np.where(nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0)
+        share = 1.0 / min(self.threads, max(1, _product(self.last, self.rows)))
+        busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
+        seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
+        return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
+
+    # ---- schedule ----
+
+    def schedule(self, point: Point) -> Schedule:
+        lanes = self.lanes * point["wide"]
+        steps: list[Step] = []
+        at = self.rows[-1]
+        for s in self.facts.stages:
+            steps += self._across(s, point, lanes) if self.across else self._along(s, point, lanes)
+        if self.across:
+            at = f"{at}.0"
+        for s in self.facts.stages[:-1]:
+            steps.append(ComputeAt(s.name, self.last.name, at))
+        if point["nt"]:
+            steps += [StoreHint(s.name) for s in self.facts.stages if s.name in self.facts.program.outputs and not s.is_reduction]
+        if self.threads > 1:
+            outer = self.rows[0] if len(self.rows) > 1 or not self.across else at
+            if not self.across or len(self.rows) > 1 or self.last.extents[self.rows[0]] > point["map"] * lanes:
+                steps.append(Parallel(self.last.name, outer))
+        return Schedule(tuple(steps))
+
+    def _along(self, s: Stage, point: Point, lanes: int) -> list[Step]:
+        """Vectors along an inner axis."""
+        v = self.vector_axis(s)
+        if v is None:
+            return []
+        inner = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
+        steps: list[Step] = [Reorder(s.name, (*inner, v))] if inner else []
+        if s.is_reduction:
+            count = point["red"] // point["wide"]
+            steps.append(RegisterTile(s.name, ((v, max(1, count) * lanes),)))
+        else:
+            steps.append(Tile(s.name, ((v, max(1, point["map"] // point["wide"]) * lanes),)))
+        return [*steps, *vectorized(s.name, f"{v}.1", lanes)]
+
+    def _across(self, s: Stage, point: Point, lanes: int) -> list[Step]:
+        """A block of the last shared axis is the vector; inner axes are walked outside of it."""
+        v = self.rows[-1]
+        block = max(1, point["map"] // point["wide"]) * lanes
+        inner = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows]
+        steps: list[Step] = [Split(s.name, v, block)]
+        if s.is_reduction:
+            steps += [Reorder(s.name, (f"{v}.0", f"{v}.1", *inner)), RegisterTile(s.name, ((f"{v}.1", block),))]
+        else:
+            steps += [Reorder(s.name, (f"{v}.0", *inner, f"{v}.1")), Tile(s.name, ((f"{v}.1", block),))]
+        return [*steps, *vectorized(s.name, f"{v}.1.1", lanes)]
+
+
+def _product(stage: Stage, axes: tuple[str, ...]) -> int:
+    out = 1
+    for a in axes:
+        out *= stage.extents[a]
+    return out
+
+
+def rows_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[RowsSketch]:
+    """Sketches for programs with shared outer axes: rows one by one, and blocks of rows where those are contiguous."""
+    rows = facts.shared_outer
+    if not rows:
+        return []
+    last = facts.stages[-1]
+    found = []
+    if any(set(s.axes + s.reduce_axes) - set(rows) for s in facts.stages):
+        found.append(RowsSketch(facts, rows, False, spec, threads))
+        # Where the last stage is a plain store, its innermost axis may be a vector of independent rows.
+    if last.store.contiguous(rows[-1]) and any(a.contiguous(rows[-1]) for s in facts.stages for a in s.loads):
+        found.append(RowsSketch(facts, rows, True, spec, threads, "columns"))
+    return found

@@ -1,0 +1,46 @@
+"""The sketches of a program, chosen by its structure: what its stages share and along which axes they are contiguous."""
+
+from __future__ import annotations
+
+from ..devices.spec import DeviceSpec
+from ..ir.program import TensorProgram
+from .facts import Facts, Stage, facts
+from .lanes import lanes_sketches
+from .maps import MapSketch
+from .panel import panel_sketches
+from .rows import rows_sketches
+from .sketch import Sketch
+
+
+def sketches(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Sketch]:
+    """All sketches that fit a one-kernel program; empty where only the plain nest is known to be right (a scalar, say)."""
+    if any(a.extent == 0 for c in program.computes for a in c.all_axes):
+        return []
+    known = facts(program)
+    first, rest = known.stages[0], known.stages[1:]
+    found: list[Sketch] = []
+    if first.is_reduction and _pointwise_after(first, rest):
+        found += panel_sketches(known, first, tuple(s.name for s in rest), spec, threads)
+        if not rest:
+            found += lanes_sketches(known, first, spec, threads)
+    if len(known.stages) == 1 and not first.is_reduction:
+        found.append(MapSketch(known, first, spec, threads))
+    elif not found or rest:
+        found += rows_sketches(known, spec, threads)
+    return found
+
+
+def _pointwise_after(first: Stage, rest: tuple[Stage, ...]) -> bool:
+    """Every later stage is a plain store over the first one's result axes that reads it point by point."""
+    for s in rest:
+        if s.is_reduction or set(s.axes) != set(first.axes):
+            return False
+        read = [a for a in s.loads if a.buffer.name == first.name]
+        if not read or any(set(a.dims) != set(first.axes) for a in read):
+            return False
+        if any(a.buffer.name in {r.name for r in rest} for a in s.loads):
+            return False
+    return True
+
+
+__all__ = ["Facts", "sketches"]

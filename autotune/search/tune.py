@@ -1,0 +1,225 @@
+"""The tuning loop: the model's picks and seeds are measured, then moves around the best, then a paired run-off with the default.
+
+Knows candidates and measurements; sees building and timing only as a `Measurer`. The model ranks and prunes; only measurements
+choose.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..devices.records import BuildReport, Measurement, Policy, Status, median
+from ..ir.errors import MeasureError
+from ..ir.schedule import Schedule
+from .ranking import Candidate, Ranking
+
+BATCH = 6
+FINALISTS = 3
+CLEAR = 0.99  # a finalist replaces the default where the median of paired ratios is below this
+
+
+class Measurer(Protocol):
+    """What builds, checks and times candidates."""
+
+    def build(
+        self, candidates: Sequence[tuple[Any, Any]], deadline: float | None = None, check: str = "quick",
+        threads: int | None = None,
+    ) -> list[BuildReport]: ...  # fmt: skip
+
+    def time(
+        self, handles: Sequence[int], policy: Policy, rounds: int | None = None, deadline: float | None = None
+    ) -> list[Measurement]: ...
+
+    def drop(self, handles: Iterable[int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate tried: how it built and, if it did, how long it took. `elapsed`: seconds since tuning began."""
+
+    candidate: Candidate
+    build: BuildReport
+    measurement: Measurement
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of tuning one kernel. `finals` are the run-off's measurements, in the order of places."""
+
+    winner: Candidate
+    default: Candidate
+    seconds: float
+    default_seconds: float
+    trials: tuple[Trial, ...]
+    finals: tuple[tuple[Candidate, Measurement], ...]
+    rejections: dict[str, int]
+    elapsed: float
+    interrupted: bool = False
+
+
+@dataclass
+class _State:
+    trials: list[Trial] = field(default_factory=list)
+    handles: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    rejections: Counter[str] = field(default_factory=Counter)
+
+
+class Tuner:
+    """One tuning of one kernel."""
+
+    def __init__(
+        self, ranking: Ranking, program_json: Any, measurer: Measurer, policy: Policy, deadline: float, trials: int | None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.ranking, self.program, self.measurer, self.policy = ranking, program_json, measurer, policy
+        self.deadline, self.limit, self.progress = deadline, trials, progress
+        self.start = time.monotonic()
+        self.state = _State()
+
+    def run(self, default: Candidate, seeds: Sequence[Candidate] = ()) -> Outcome:
+        """Tune. Raises MeasureError where not even the default could be measured."""
+        interrupted = False
+        try:
+            self._explore(default, seeds)
+        except KeyboardInterrupt:
+            interrupted = True
+        st = self.state
+        if not st.seconds:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in st.rejections.items()) or "no time was left"
+            raise MeasureError(f"nothing valid was measured: {reasons}; raise the budget or run `autotune doctor`")
+        finals = [] if interrupted else self._finish(default)
+        winner, seconds, default_seconds = self._choose(default, finals)
+        elapsed = time.monotonic() - self.start
+        self.measurer.drop(st.handles.values())
+        rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
+        return Outcome(winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted)
+
+    # ---- exploring ----
+
+    def _left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _room(self) -> int:
+        return 1 << 30 if self.limit is None else self.limit - len(self.state.trials)
+
+    def _reserve(self) -> float:
+        """Seconds kept for the run-off."""
+        st = self.state
+        best = min(st.seconds.values(), default=1e-3)
+        return max(0.2 * (self.deadline - self.start), 10 * FINALISTS * max(best, self.policy.sample_seconds) * 2)
+
+    def _explore(self, default: Candidate, seeds: Sequence[Candidate]) -> None:
+        stream = self.ranking.best()
+        self._measure([default])
+        picks = list(seeds)
+        picks += [c for _, c in zip(range(BATCH), stream)]
+        self._measure(picks)
+        stale = 0
+        while self._room() > 0 and self._left() > self._reserve() and stale < 4:
+            before = self._best()
+            moves = self._moves()
+            fresh = [c for _, c in zip(range(max(1, BATCH - len(moves))), stream)]
+            batch = (moves + fresh)[:BATCH]
+            if not batch:
+                break
+            self._measure(batch)
+            after = self._best()
+            stale = 0 if before is None or (after is not None and after < 0.995 * before) else stale + 1
+
+    def _best(self) -> float | None:
+        return min(self.state.seconds.values(), default=None)
+
+    def _moves(self) -> list[Candidate]:
+        """Untried neighbours of the two best points."""
+        st = self.state
+        leaders = sorted(st.seconds, key=st.seconds.__getitem__)[:2]
+        out: list[Candidate] = []
+        for n, digest in enumerate(leaders):
+            fresh = [c for c in self.ranking.neighbours(st.candidates[digest]) if c.schedule.digest not in st.candidates]
+            out += fresh[: BATCH - 2 if n == 0 else 2]
+        return list({c.schedule.digest: c for c in out}.values())[: BATCH - 1]
+
+    def _measure(self, candidates: Sequence[Candidate]) -> None:
+        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels."""
+        st = self.state
+        fresh = list({c.schedule.digest: c for c in candidates if c.schedule.digest not in st.candidates}.values())
+        fresh = fresh[: max(0, self._room())]
+        built: list[Candidate] = []
+        for c in fresh:
+            if self._left() <= self._reserve() and st.seconds:
+                break
+            st.candidates[c.schedule.digest] = c
+            report = self.measurer.build([(self.program, c.schedule.to_json())], self.deadline)[0]
+            if report.ok and report.handle is not None:
+                st.handles[c.schedule.digest] = report.handle
+                built.append(c)
+            else:
+                st.rejections[report.reason or str(report.status)] += 1
+                st.trials.append(Trial(c, report, Measurement(status=report.status, message=report.message), self._elapsed()))
+        if not built:
+            return
+        leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
+        digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
+        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 5, self.deadline)
+        scale = 1.0
+        if leader is not None and rows[-1].ok and rows[-1].seconds < float("inf"):
+            scale = st.seconds[leader] / rows[-1].seconds
+        for c, row in zip(built, rows):
+            if row.ok and row.samples:
+                st.seconds[c.schedule.digest] = row.seconds * scale
+            else:
+                st.rejections[str(row.status)] += 1
+            st.trials.append(Trial(c, BuildReport(), row, self._elapsed()))
+        if self.progress and st.seconds:
+            self.progress(len(st.trials), min(st.seconds.values()))
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    # ---- deciding ----
+
+    def _finish(self, default: Candidate) -> list[tuple[Candidate, Measurement]]:
+        """Paired, interleaved rounds of the best few and the default."""
+        st = self.state
+        digests = sorted(st.seconds, key=st.seconds.__getitem__)[:FINALISTS]
+        if default.schedule.digest in st.seconds and default.schedule.digest not in digests:
+            digests.append(default.schedule.digest)
+        one = sum(max(st.seconds[d], self.policy.sample_seconds) for d in digests)
+        rounds = int(min(25, max(5, 0.8 * self._left() / max(one, 1e-9))))
+        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, time.monotonic() + 6 * one))
+        finals = [(st.candidates[d], row) for d, row in zip(digests, rows) if row.ok and row.samples]
+        return sorted(finals, key=lambda f: f[1].seconds)
+
+    def _choose(self, default: Candidate, finals: list[tuple[Candidate, Measurement]]) -> tuple[Candidate, float, float]:
+        st = self.state
+        known = {c.schedule.digest: row for c, row in finals}
+        base = known.get(default.schedule.digest)
+        if not finals:
+            best = min(st.seconds, key=st.seconds.__getitem__)
+            mine = st.seconds.get(default.schedule.digest, float("inf"))
+            clear = st.seconds[best] < CLEAR * mine
+            return (st.candidates[best], st.seconds[best], mine) if clear else (default, mine, mine)
+        if base is None:
+            return finals[0][0], finals[0][1].seconds, st.seconds.get(default.schedule.digest, float("inf"))
+        for candidate, row in finals:
+            if candidate.schedule.digest == default.schedule.digest:
+                break
+            ratios = [a / b for a, b in zip(row.samples, base.samples)]
+            if median(ratios) < CLEAR:
+                return candidate, row.seconds, base.seconds
+        return default, base.seconds, base.seconds
+
+
+def plain() -> Candidate:
+    """The unscheduled nest, for programs that no sketch fits."""
+    return Candidate(Schedule(), float("inf"), "plain")
+
+
+__all__ = ["Candidate", "Measurer", "Outcome", "Status", "Trial", "Tuner", "plain"]

@@ -1,0 +1,262 @@
+"""Every step of the registry: a golden print of what it does, a refusal with its reason, JSON. None may be without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+
+from autotune.ir.errors import ScheduleError
+from autotune.ir.lower import lower
+from autotune.ir.program import TensorProgram
+from autotune.ir.schedule import MAX_STEPS, Schedule, from_json
+from autotune.ir.steps import (
+    REGISTRY,
+    ComputeAt,
+    Fuse,
+    Pack,
+    Parallel,
+    Prefetch,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    StoreHint,
+    Tile,
+    Unroll,
+    Vectorize,
+    step_from_json,
+)
+from tests.conftest import GOLDEN
+from tests.ir.programs import (
+    biased,
+    chained,
+    normalised,
+    product,
+    row_sum,
+    scale,
+    shifted,
+    sound,
+    transposed,
+    unrelated,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step on one nest; `before` are the steps that made it."""
+
+    name: str
+    program: TensorProgram
+    step: Step
+    before: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal(Case):
+    """`name` is the reason code; `words` must occur in the message."""
+
+    words: str = ""
+
+
+BLOCKED = (Split("t0", "j", 8), Split("t0", "k", 4), Reorder("t0", ("j.0", "k.0", "i", "j.1", "k.1")))
+TILED = (RegisterTile("t0", (("i", 2), ("j", 4))),)
+
+CASES = [
+    Case("split-clip", scale(10), Split("t0", "i", 4)),
+    Case("split-cut", scale(10), Split("t0", "i", 4, "cut")),
+    Case("split-cut-clipped", scale(100), Split("t0", "i.1", 16, "cut"), (Split("t0", "i", 48),)),
+    Case("split-guard", scale(10), Split("t0", "i", 4, "guard")),
+    Case("split-exact", scale(12), Split("t0", "i", 4, "exact")),
+    Case("reorder", product(5, 6, 7), Reorder("t0", ("k", "i"))),
+    Case("reorder-cut", shifted(10, 6), Reorder("t0", ("j", "i.1")), (Split("t0", "i", 4, "cut"),)),
+    Case("fuse", shifted(4, 6), Fuse("t0", "i", "j")),
+    Case("fuse-split", scale(8), Fuse("t0", "i.0", "i.1"), (Split("t0", "i", 4),)),
+    Case("vectorize", scale(20), Vectorize("t0", "i.1", 8), (Split("t0", "i", 8),)),
+    Case("vectorize-both", transposed(4, 8), Vectorize("t0", "i", 4), (Vectorize("t0", "j", 8),)),
+    Case("unroll", scale(20), Unroll("t0", "i.1"), (Split("t0", "i", 8, "cut"),)),
+    Case("parallel", shifted(4, 6), Parallel("t0", "i", 2)),
+    Case("tile", transposed(6, 10), Tile("t0", (("i", 4), ("j", 4)))),
+    Case("register_tile", product(5, 6, 7), RegisterTile("t0", (("i", 2), ("j", 4)))),
+    Case("register_tile-blocked", product(4, 8, 7), RegisterTile("t0", (("i", 2), ("j.1", 4)), (("k.1", 2),)), BLOCKED),
+    Case("register_tile-lanes", row_sum(5, 22), RegisterTile("t0", (("k", 8),))),
+    Case("register_tile-lanes-clipped", row_sum(5, 22), RegisterTile("t0", (("k.1", 8),)), (Split("t0", "k", 16),)),
+    Case("pack", product(5, 22, 7), Pack("t0", 1, "k.0"), BLOCKED),
+    Case("pack-panels", product(5, 22, 7), Pack("t0", 1, "k.0", ((1, 4),)), BLOCKED),
+    Case("pack-prologue", product(5, 22, 7, prologue=True), Pack("t0", 1, "k.0", ((1, 4),)), BLOCKED),
+    Case("pack-top", product(5, 6, 7), Pack("t0", 0, "", ((0, 2),))),
+    Case("compute_at-producer", chained(10), ComputeAt("t0", "t1", "i.0"), (Split("t0", "i", 4), Split("t1", "i", 4))),
+    Case("compute_at-three", normalised(5, 7), ComputeAt("t0", "t2", "i"), (ComputeAt("t1", "t2", "i"),)),
+    Case("compute_at-registers", biased(4, 6, 7), ComputeAt("t1", "t0"), TILED),
+    Case("compute_at-loop", biased(5, 6, 7), ComputeAt("t1", "t0", "i.0"), (Split("t0", "i", 2),)),
+    Case("prefetch", product(4, 6, 7), Prefetch("t0"), TILED),
+    Case("store_hint", scale(20), StoreHint("t0"), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
+]
+
+FUSED = (ComputeAt("t0", "t1", "i"),)
+REFUSALS = [
+    Refusal("no-such-loop", scale(10), Split("t0", "z", 4), words="stage t0 has no loop 'z'; it has i"),
+    Refusal("no-such-loop", scale(10), Split("t9", "i", 4), words="it has nothing: the stages are t0"),
+    Refusal("bad-factor", scale(10), Split("t0", "i", 0), words="at least 1"),
+    Refusal("bad-tail", scale(10), Split("t0", "i", 4, "mask"), words="clip, cut, exact, guard"),
+    Refusal("not-divisible", scale(10), Split("t0", "i", 4, "exact"), words="or a factor in {1,2,5,10}"),
+    Refusal(
+        "ragged",
+        scale(100),
+        Split("t0", "i.1", 10, "cut"),
+        (Split("t0", "i", 48),),
+        "varies by steps that 10 does not divide",
+    ),
+    Refusal("bad-order", product(5, 6, 7), Reorder("t0", ("j", "j")), words="each loop once"),
+    Refusal("imperfect", product(5, 6, 7), Reorder("t0", ("j", "z")), words="z is not in the perfect band j, k"),
+    Refusal("no-such-loop", product(5, 6, 7), Reorder("t9", ("j", "i")), words="none of these loops"),
+    Refusal(
+        "order", scale(10), Reorder("t0", ("i.1", "i.0")), (Split("t0", "i", 4),), "the extent of i.1 depends on i.0"
+    ),
+    Refusal("imperfect", product(4, 6, 3), Fuse("t0", "i", "k"), words="k is not the only statement of i"),
+    Refusal("ragged", scale(10), Fuse("t0", "i.0", "i.1"), (Split("t0", "i", 4),), "both extents must be constants"),
+    Refusal("lanes", scale(10), Vectorize("t0", "i", 12), words="power of two"),
+    Refusal("lanes", scale(20), Vectorize("t0", "i", 8), words="extent 20 is not bounded by 8"),
+    Refusal("not-innermost", shifted(4, 6), Vectorize("t0", "i", 4), words="i is not innermost"),
+    Refusal("unroll", scale(1000), Unroll("t0", "i"), words="extent 1000 is not a constant up to 512"),
+    Refusal("not-outermost", shifted(4, 6), Parallel("t0", "j"), words="j is inside another loop"),
+    Refusal("bad-factor", shifted(4, 6), Tile("t0", (("i", 0),)), words="factors of at least 1"),
+    Refusal(
+        "imperfect", biased(4, 6, 3), Tile("t0", (("i", 2),)), (ComputeAt("t0", "t1", "i"),), "around one statement"
+    ),
+    Refusal("bad-factor", product(5, 6, 7), RegisterTile("t0", ()), words="at least one tile"),
+    Refusal("no-such-loop", product(5, 6, 7), RegisterTile("t0", (("z", 2),)), words="none of the loops z"),
+    Refusal(
+        "no-reduction", shifted(5, 6), RegisterTile("t0", (("i", 2),)), words="a perfect band around one reduction"
+    ),
+    Refusal(
+        "bad-tile",
+        product(5, 6, 7),
+        RegisterTile("t0", (("i", 2),), (("j", 2),)),
+        words="j is not a plain reduction loop",
+    ),
+    Refusal("already-tiled", product(5, 6, 7), RegisterTile("t0", (("j", 2),)), TILED, "already has accumulators"),
+    Refusal("no-such-load", product(5, 6, 7), Pack("t0", 2, ""), words="has 2 loads"),
+    Refusal("bad-panel", product(5, 6, 7), Pack("t0", 1, "", ((2, 8),)), words="dimensions 0..1 and positive widths"),
+    Refusal("already-packed", product(5, 6, 7), Pack("t0", 1, ""), (Pack("t0", 1, ""),), "packed already"),
+    Refusal("imperfect", product(5, 6, 7), Pack("t0", 1, "i"), (Split("t0", "j", 4, "cut"),), "needs one statement"),
+    Refusal("not-separate", chained(10), ComputeAt("t0", "t1", "i"), FUSED, "nests of their own"),
+    Refusal(
+        "loops-differ",
+        chained(10),
+        ComputeAt("t0", "t1", "i.0"),
+        (Split("t0", "i", 4), Split("t1", "i", 8)),
+        "loops differ",
+    ),
+    Refusal("not-related", unrelated(10), ComputeAt("t0", "t1", "i"), words="neither stage reads the other"),
+    Refusal("incomplete", biased(5, 6, 7), ComputeAt("t1", "t0"), words="name a loop instead"),
+    Refusal(
+        "not-pointwise", normalised(5, 7), ComputeAt("t2", "t1", "i"), words="every loop of the epilogue as an index"
+    ),
+    Refusal("no-accumulators", product(5, 6, 7), Prefetch("t0"), words="apply register_tile first"),
+    Refusal("no-store", product(5, 6, 7), StoreHint("t0"), words="no plain store"),
+]
+
+
+def _name(case: Case) -> str:
+    return f"{case.step.kind}-{case.name}" if isinstance(case, Refusal) else case.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_golden(case: Case, golden: Callable[[str, str], None]) -> None:
+    before = Schedule(case.before).apply(lower(case.program))
+    after = case.step.apply(before)
+    assert case.name.partition("-")[0] == case.step.kind
+    golden(f"steps/{case.name}.txt", f"{before}\n--- {case.step} -->\n\n{after}")
+    sound(case.program, after)
+
+
+def test_no_stale_golden_file() -> None:
+    assert {f.stem for f in (GOLDEN / "steps").iterdir()} == {case.name for case in CASES}
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=_name)
+def test_refusal(case: Refusal) -> None:
+    nest = Schedule(case.before).apply(lower(case.program))
+    with pytest.raises(ScheduleError) as caught:
+        case.step.apply(nest)
+    assert case.words in str(caught.value)
+    assert caught.value.reason == case.name
+    assert str(caught.value).startswith(f"{case.step}: "), "a message begins with the step"
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_every_step_has_cases(kind: str) -> None:
+    assert kind in {case.step.kind for case in CASES}, f"step {kind} has no golden case"
+    assert kind in {case.step.kind for case in REFUSALS}, f"step {kind} has no refusal"
+    assert REGISTRY[kind].__doc__, f"step {kind} has no docstring"
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_json_round_trip(kind: str) -> None:
+    steps = [case.step for case in (*CASES, *REFUSALS) if case.step.kind == kind]
+    for step in steps:
+        text = json.dumps(step.to_json())
+        assert step_from_json(json.loads(text)) == step
+        assert json.loads(text)["step"] == kind
+    again = from_json(json.loads(json.dumps(Schedule(tuple(steps)).to_json())))
+    assert again == Schedule(tuple(steps))
+    assert again.digest == Schedule(tuple(steps)).digest
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_wrong_field_types_are_refused(kind: str) -> None:
+    good = next(case.step for case in CASES if case.step.kind == kind).to_json()
+    wrong: list[Any] = [None, 1.5, {}, True, [[1]], [["i"]], [["i", 2, 3]], [[2, "i"]], [["i", 1.5]], [["i", True]]]
+    for f in fields(REGISTRY[kind]):
+        for value in [*wrong, 3 if f.type == "str" else "3"]:
+            with pytest.raises(ScheduleError, match=f"{kind}: field {f.name!r} must be") as caught:
+                step_from_json({**good, f.name: value})
+            assert caught.value.reason == "unknown-step"
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_unknown_and_missing_fields_are_refused(kind: str) -> None:
+    good = next(case.step for case in CASES if case.step.kind == kind).to_json()
+    with pytest.raises(ScheduleError, match="unknown field 'colour'"):
+        step_from_json({**good, "colour": 1})
+    with pytest.raises(ScheduleError, match="field 'stage' is missing"):
+        step_from_json({k: v for k, v in good.items() if k != "stage"})
+
+
+@pytest.mark.parametrize(
+    "value", [{"step": "explode", "stage": "t0"}, {"stage": "t0"}, {"step": ["split"]}, {}, [], None, "split", 3]
+)
+def test_unknown_steps_are_refused(value: Any) -> None:
+    with pytest.raises(ScheduleError, match="unknown step .*; known steps: .*split") as caught:
+        step_from_json(value)
+    assert caught.value.reason == "unknown-step"
+
+
+@pytest.mark.parametrize("value", [None, {}, "[]", 3, ({"step": "unroll", "stage": "t0", "loop": "i"},)])
+def test_a_schedule_is_a_list(value: Any) -> None:
+    with pytest.raises(ScheduleError, match="a schedule is a list"):
+        from_json(value)
+
+
+def test_a_schedule_has_a_greatest_length() -> None:
+    row = Unroll("t0", "i").to_json()
+    assert len(from_json([row] * MAX_STEPS).steps) == MAX_STEPS
+    with pytest.raises(ScheduleError, match=f"at most {MAX_STEPS} steps"):
+        from_json([row] * (MAX_STEPS + 1))
+
+
+def test_a_schedule_replays_on_another_shape() -> None:
+    schedule = from_json(json.loads(json.dumps(Schedule((*BLOCKED, Pack("t0", 1, "k.0", ((1, 4),)), *(
+        RegisterTile("t0", (("i", 2), ("j.1", 4))), Prefetch("t0")))).to_json())))  # fmt: skip
+    for shape in ((5, 22, 7), (1, 1, 1), (8, 16, 4), (3, 9, 30)):
+        sound(product(*shape), schedule.apply(lower(product(*shape))))
+
+
+def test_digests_tell_schedules_apart() -> None:
+    digests = {Schedule((case.step,)).digest for case in CASES}
+    assert len(digests) == len({str(case.step) for case in CASES})
+    assert Schedule().digest != Schedule((Unroll("t0", "i"),)).digest
