@@ -117,9 +117,10 @@ class _Graph:
                 halves = {m: max(tree[c.name] - count[m] * (tree[m] - 1), tree[m]) for m in members[:-1] if self.price[m]}
                 if not halves:
                     break
-                self.roots.add(min(halves, key=halves.__getitem__))
-                for name in members:
-                    measure(name)
+                best = min(halves, key=halves.__getitem__)
+                self.roots.add(best)
+                for later in self.order[place[best] : place[c.name] + 1]:
+                    measure(later.name)
 
     def build(self, c: Compute, rounded: Collection[str]) -> Compute:
         """The Compute with everything that is no root inlined; an expression that is used twice is one object."""

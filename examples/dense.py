@@ -25,5 +25,6 @@ if __name__ == "__main__":
     result = dense.tune(x, w, b, budget=2.0)
     np.testing.assert_allclose(dense(x, w, b), reference(x, w, b), rtol=1e-3, atol=1e-3)
     numpy = min(timeit.repeat(lambda: reference(x, w, b), number=1, repeat=20))
-    print(f"{result.winner}: {result.seconds * 1e3:.3f} ms, default {result.default_seconds * 1e3:.3f} ms, NumPy {numpy * 1e3:.3f} ms")
+    for name, seconds in ((result.winner, result.seconds), ("default", result.default_seconds), ("NumPy", numpy)):
+        print(f"{name:8} {seconds * 1e3:.3f} ms")
     print(dense.explain(x, w, b))

@@ -21,8 +21,8 @@ from autotune.options import Options, context, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DESIGNED = {
-    "AUTOTUNE_CACHE_DIR", "AUTOTUNE_CACHE", "AUTOTUNE_TUNE", "AUTOTUNE_BUDGET", "AUTOTUNE_DEVICE", "AUTOTUNE_NUM_THREADS",
-    "AUTOTUNE_SEED", "AUTOTUNE_FROZEN", "AUTOTUNE_DEBUG", "AUTOTUNE_GRAPH",
+    "AUTOTUNE_CACHE_DIR", "AUTOTUNE_CACHE", "AUTOTUNE_TUNE", "AUTOTUNE_BUDGET", "AUTOTUNE_DEVICE",
+    "AUTOTUNE_NUM_THREADS", "AUTOTUNE_SEED", "AUTOTUNE_FROZEN", "AUTOTUNE_DEBUG", "AUTOTUNE_GRAPH",
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def test_defaults_and_frozen() -> None:
     assert resolve() == Options()
-    assert (Options().tune, Options().cache, Options().threads, Options().device) == ("cached", "readwrite", None, "cpu")
+    assert (Options().tune, Options().cache, Options().threads) == ("cached", "readwrite", None)
     with pytest.raises(FrozenInstanceError):
         Options().tune = "off"  # type: ignore[misc]
     assert set(options._TABLE) == {f.name for f in fields(Options)}
@@ -154,7 +154,8 @@ def test_unknown_variables_and_keys_are_said_once(clean: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[tool.autotune]\nseed = \n", "cannot read tool.autotune"), ("[tool]\nautotune = 3\n", "cannot read tool.autotune"),
+        ("[tool.autotune]\nseed = \n", "cannot read tool.autotune"),
+        ("[tool]\nautotune = 3\n", "cannot read tool.autotune"),
         ("[tool.autotune]\nseed = -1\n", "seed=-1: seed must be an integer >= 0"),
         ("tool.autotune.tune = 'never'\n", "tune='never': tune must be off | cached"),
     ],
@@ -240,7 +241,7 @@ def test_a_deleted_working_directory_is_survived(clean: Path) -> None:
 def test_resolving_imports_no_heavy_module() -> None:
     code = "import autotune.options as o, sys; o.resolve(); print([m for m in sys.argv[1:] if m in sys.modules])"
     heavy = ["sqlite3", "tomllib", "platformdirs", "optuna", "networkx", "rich", "click"]
-    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    done = subprocess.run([sys.executable, "-c", code, *heavy], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 

@@ -50,8 +50,6 @@ def fresh(size):
     p = (base + 127) & -64
     store(p - 64, size)
     store(p - 56, base)
-    if size >= 4194304:
-        huge_pages((p + 4095) & -4096, size & -4096)
     return p
 
 def drop(p):
@@ -100,8 +98,6 @@ def at_repeat(entry, buffers, params, threads, n):
 """
 
 _SERIAL = """
-def huge_pages(p, size): return
-
 def at_parallel(fn, ctx, count, chunk, threads):
     if count > 0:
         call(fn, ctx, 0, count, 0)
@@ -126,9 +122,6 @@ job = 32
 taken = 8 * MAX
 started = 8
 limit = 8
-
-def huge_pages(p, size):
-    madvise(p, size - 4096, 14)
 
 def futex(word, operation, value):
     syscall(FUTEX, word, operation, value, 0, 0, 0)
@@ -312,7 +305,7 @@ def _source() -> tuple[str, bool]:
 
 def _load(store: ObjectStore | None) -> Runtime:
     source, parallel = _source()
-    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall", "madvise") if parallel else ()
+    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall") if parallel else ()
     symbols = jit.library_symbols("malloc", "free", *posix)
     loaded = immortal(jit.load(kept(source, store), _EXPORTS[0], symbols, _EXPORTS[1:]))
     made = Runtime(loaded.addresses, parallel, loaded)

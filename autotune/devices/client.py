@@ -1,7 +1,7 @@
 """The parent's end of the measuring process: starts it, talks to it, and outlives it when it hangs or dies.
 
-Programs and schedules pass through as JSON; nothing here knows what is in them. A candidate that took the worker with it
-is remembered and never tried again; the others are rebuilt in the next worker when they are asked for.
+Programs and schedules pass through as JSON; nothing here knows what is in them. A candidate that took the worker with
+it is remembered and never tried again; the others are rebuilt in the next worker when they are asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CPUs: the one that runs this process, from /proc, sysfs and LLVM, and any other from the table.
 
 Knows the files in which Linux describes a machine and falls back to the table wherever one is missing (containers,
-other systems). `root` stands for "/" so that a test can describe a machine. Runs nothing; measured values come in as a file.
+other systems). `root` stands for "/" so that a test can describe a machine. Runs nothing: what was measured is read.
 """
 
 from __future__ import annotations

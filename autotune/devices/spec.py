@@ -79,7 +79,7 @@ class DeviceSpec:
         return max(1, self.vector_bits // parse_dtype(dtype).bits)
 
     def peak(self, dtype: DType | str, threads: int = 1) -> float:
-        """Flops a second: measured, else frequency * FMAs a cycle * lanes * 2 of the type that arithmetic is done in."""
+        """Flops a second: measured, else frequency * FMAs a cycle * 2 * lanes of the type that computes."""
         kind = parse_dtype(dtype)
         known = dict(self.peak_flops)
         one = known.get(kind.name) or known.get(kind.compute.name)

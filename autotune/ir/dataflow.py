@@ -1,15 +1,15 @@
 """What a nest writes, how often, and what it reads before: coverage, initialisation, defined-before-read, partial sums.
 
 Sites are statements with their place in the tree; a buffer allocated in several bodies is several buffers, one an
-Alloc. Everything is about one *instance*: one run of the loops outside the Alloc (all of the nest for inputs, outputs and
-temporaries). This room knows no step and never looks at values: they are the equivalence check's business.
+Alloc. Everything is about one *instance*: one run of the loops outside the Alloc (all of the nest for inputs, outputs
+and temporaries). This room knows no step and never looks at values: they are the equivalence check's business.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -157,7 +157,7 @@ class Dataflow:
         for s, (at, _) in zip(own, bodies):
             for a, n in zip(at, shape):
                 if violation := outside(s, a, n, f"coordinate of {c.name}"):
-                    yield violation
+                    yield replace(violation, kind="coverage")
                     return
         what = f"stage {c.name}, point ({', '.join(names)})"
         try:
@@ -256,10 +256,11 @@ class Dataflow:
 
 
 def per_instance(bodies: Sequence[Body], shape: tuple[int, ...], outer: Sequence[tuple[str, ...]]) -> Grid:
-    """A grid with further dimensions: the outer loops that the inner ones, or the coordinates, depend on."""
+    """A grid with further dimensions: the outer loops that the inner ones, the coordinates, or some bodies depend on."""
     parts = [[(frozenset(n for n, _ in p.loops), p) for p in clusters(where, at)] for at, where in bodies]
+    alike = set(parts[0]).intersection(*parts[1:]) if parts else set()
     inner = [
-        [names for names, _ in own if not names.issubset(o) or any(names & a.names() for a in at)]
+        [p[0] for p in own if p not in alike or not p[0].issubset(o) or any(p[0] & a.names() for a in at)]
         for own, o, (at, _) in zip(parts, outer, bodies)
     ]
     linked = frozenset().union(*(names.intersection(o) for held, o in zip(inner, outer) for names in held))

@@ -138,11 +138,11 @@ class Residues(Float64):
                 return _inverse(x)
             case "div", [x, y]:
                 return x * _inverse(y) % P
-            case ("max" | "min"), [x, y]:
+            case (("max" | "min"), [x, y]):
                 return self._unorder(_EXACT[name](self._order(x), self._order(y)))
-            case ("lt" | "le"), [x, y]:
+            case (("lt" | "le"), [x, y]):
                 return _EXACT[name](self._order(x), self._order(y))
-            case ("eq" | "ne" | "where"), _:
+            case (("eq" | "ne" | "where"), _):
                 return _EXACT[name](*args)
             case "mod", [x, y]:
                 return self._map(name, (self._map(name, x) + y) % P)

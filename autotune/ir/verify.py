@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 from .affine import Affine, Atom, FloorDiv, Mod, affine
 from .counts import Counts, count_nest
@@ -102,7 +102,8 @@ class _Structure:
         yield from _bound(lp.extents, loops, f"the extent of {lp.name}")
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
-        if lp.kind not in LOOP_KINDS or (lp.kind == "parallel" and inside) or ("vector" in inside and lp.kind != "vector"):
+        bad = (lp.kind == "parallel" and inside) or (lp.kind != "vector" and "vector" in inside)
+        if lp.kind not in LOOP_KINDS or bad:
             yield Violation("kind", f"loop {lp.name} cannot be {lp.kind} inside {', '.join(inside) or 'no'} loops")
         if lp.kind in ("unroll", "vector") and most is None:
             yield Violation("kind", f"{lp.kind} loop {lp.name} has no constant bound")
@@ -143,8 +144,8 @@ def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: str) -> Ite
 def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation]:
     def live(body: tuple[Stmt, ...]) -> int:
         inner = [(s, live(s.body)) for s in body if isinstance(s, (Loop, Alloc, Guard))]
-        own = lambda s: s.buffer.bytes if isinstance(s, Alloc) and s.buffer.scope == "scratch" else 0
-        return max((own(s) + n for s, n in inner), default=0)
+        scratch = [isinstance(s, Alloc) and s.buffer.scope == "scratch" and s.buffer.bytes for s, _ in inner]
+        return max((n + own for (_, n), own in zip(inner, scratch)), default=0)
 
     bodies: dict[str, int] = defaultdict(int)
     instances = 0
@@ -199,8 +200,8 @@ def _races(nest: Nest, sites: list[Site]) -> Iterator[Violation]:
 
 
 def _separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine, ...], buffer: Buffer) -> bool:
-    """Proved: two iterations differ in a digit (the loop itself, or its quotient and remainder by some n), and each such
-    digit decides a dimension: index = c * digit + (the same for all) + rest, with the rest spread over less than |c|."""
+    """Proved: two iterations differ in a digit (the loop itself, or its quotient and remainder by some n), and each
+    digit decides a dimension: index = c * digit + (the same for all) + rest, the rest spread over less than |c|."""
     own = affine(lp.name)
     atoms = [t for _, index in accesses for a in index for t, _ in a.terms if not isinstance(t, str)]
     digits: list[tuple[Atom, ...]] = [(FloorDiv(own, t.divisor), Mod(own, t.divisor)) for t in atoms if t.arg == own]
@@ -218,6 +219,11 @@ def _separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine,
         rests = [(s.domain, index[d] - shared - Affine(((digit, step),))) for (s, _), index in zip(accesses, flat[1:])]
         ends = [(where.lower(rest), where.upper(rest)) for where, rest in rests]
         low, high = [e[0] for e in ends if e[0] is not None], [e[1] for e in ends if e[1] is not None]
-        return step != 0 and len(low) == len(high) == len(ends) and max(high) - min(low) < abs(step)
+        if step != 0 and len(low) == len(high) == len(ends) and max(high) - min(low) < abs(step):
+            return True
+        # Or all rests are equal modulo something that c * digit stays below.
+        most = max(where.upper(Affine(((digit, 1),))) or 0 for where, _ in rests)
+        period = gcd(*(c for _, r in rests for _, c in r.terms), *(r.const - rests[0][1].const for _, r in rests))
+        return step != 0 and abs(step) * most < period
 
     return any(all(any(decided(v, d) for d in range(len(flat[0]))) for v in row) for row in ((lp.name,), *digits))

@@ -6,7 +6,6 @@ loads share and along which of them they are contiguous.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,15 +133,3 @@ def _access(ordinal: int, buffer: Buffer, index: tuple[Affine, ...]) -> Access:
             if linear and len(a.terms) == 1 and a.coefficient(name) == 1 and name not in dims:
                 dims[name] = d
     return Access(ordinal, buffer, {n: s for n, s in strides.items() if s}, dims)
-
-
-def divisor_blocks(extent: int, unit: int, most: int, least: int = 1) -> tuple[int, ...]:
-    """Block sizes that split an extent into 1, 2, 3, ... nearly equal blocks of whole units, between `least` and `most`."""
-    found: dict[int, None] = {}
-    for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
-        size = math.ceil(extent / count / unit) * unit
-        if size <= most and (size >= least or count == 1):
-            found[size] = None
-        if size <= least:
-            break
-    return tuple(found) or (math.ceil(min(extent, most) / unit) * unit,)

@@ -14,12 +14,13 @@ import numpy as np
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize
-from .facts import UNKNOWN, Access, Facts, Stage, divisor_blocks
+from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
 MAX_STATEMENTS = 900
+MAX_TILES = 10
 
 
 @dataclass(frozen=True)
@@ -70,27 +71,27 @@ class PanelSketch:
     def _columns(self) -> tuple[Columns, dict[str, int]]:
         e, lanes = self.stage.extents, self.lanes
         m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
-        registers = self.spec.vector_registers
         vectors = tuple(x for x in (1, 2, 3, 4, 6, 8) if x == 1 or x <= -(-n // lanes))
         rows = tuple(r for r in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28) if r == 1 or r <= m) if self.u else (1,)
-        wide_modes = (2, 8) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
+        wide_modes = (2,) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
         tall_modes = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tuple(x for x in tall_modes if x != 2) if tall_modes != (0,) else (0,)
-        blocks = tuple(dict.fromkeys((k, *(b for b in divisor_blocks(k, 4, 1024, 96)), *((8, 16) if k > 64 else ()))))
-        epilogue = ((0, 1) if k <= 4096 else (0, 1)) if self.epilogues else (0,)
-        columns = grid(order=(0, 1) if self.u else (0,), mr=rows, nv=vectors, kc=blocks, mb=(1, 2, 3, 4, 8, 16), nb=(1, 2, 4, 8, 16),
-                       wide=wide_modes, tall=tall_modes, epi=epilogue)  # fmt: skip
-        rejected: dict[str, int] = {}
+        blocks = tuple(dict.fromkeys((k, *_depths(k), *((8, 16) if k > 64 and m <= 32 else ()))))
+        tiles, rejected = self._tiles(rows, vectors, m, n)
+        small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19)
+        columns = grid(order=(0, 1) if self.u else (0,), tile=tuple(range(len(tiles))), kc=blocks, mb=(1,) if small else (1, 2, 4, 8),
+                       nb=(1, 2) if small and self.threads == 1 else (1, 2, 4, 8), wide=wide_modes, tall=tall_modes,
+                       epi=(0, 1) if self.epilogues else (0,))  # fmt: skip
+        table = np.array(tiles, dtype=np.int64)
+        tile = columns.pop("tile")
+        columns["mr"], columns["nv"] = table[tile, 0], table[tile, 1]
         mr, nv = columns["mr"], columns["nv"]
-        used = mr * nv + nv + 1
-        best = max((r * w for r in rows for w in vectors if r * w + w + 1 <= registers), default=1)
+        heavy = any(self.facts.by_name[e].heavy for e in self.epilogues)
         rules = {
-            "registers": used <= registers,
-            "latency": mr * nv >= min(best, self.spec.fma_latency * self.spec.fma_per_cycle),
             "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k) if self.epilogues else np.ones_like(mr, bool),
-            "stream": (columns["kc"] > 16) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (mr <= 16) & (m <= 32)),
-            "order": (columns["order"] == 0) | (m > 1),
+            "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
+            "stream": (columns["kc"] > 16) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
@@ -103,6 +104,22 @@ class PanelSketch:
         columns["mc"] = ceil_div(ceil_div(m, columns.pop("mb")), mr) * mr
         columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
         return unique(columns), rejected
+
+    def _tiles(self, rows: tuple[int, ...], vectors: tuple[int, ...], m: int, n: int) -> tuple[list[tuple[int, int]], dict[str, int]]:
+        """The register tiles worth combining with blockings: those that fit, by the cycles they spend on the whole result."""
+        mach = Machine(self.spec, 1, self.stage.widest)
+        fits = [(r, w) for r in rows for w in vectors if r * w + w + 1 <= self.spec.vector_registers]
+        spills = len(rows) * len(vectors) - len(fits)
+
+        def cycles(r: int, w: int) -> float:
+            full, rest = divmod(m, r)
+            columns = [w] * (n // (w * self.lanes)) + ([-(-(n % (w * self.lanes)) // self.lanes)] if n % (w * self.lanes) else [])
+            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency)
+                       for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
+
+        ranked = sorted(fits, key=lambda t: (cycles(*t), -t[0] * t[1]))
+        kept = ranked[:MAX_TILES]
+        return kept, {"registers": spills, "slow-tile": len(ranked) - len(kept)}
 
     def priced(self) -> Priced:
         columns, rejected = self._columns()
@@ -235,8 +252,7 @@ class PanelSketch:
         if turned and other:
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
             block = [Tile(cache, ((panel, width), (other, lanes)))]
-            block += [Split(cache, f"{panel}.1", lanes), Unroll(cache, f"{panel}.1.0"), Vectorize(cache, f"{other}.1", lanes),
-                      Vectorize(cache, f"{panel}.1.1", lanes)]  # fmt: skip
+            block += [Split(cache, f"{panel}.1", lanes), Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes)]
             return block
         if mode == 8 and other:
             return [Tile(cache, ((other, 8), (panel, width))), Unroll(cache, f"{other}.1"), *vectorized(cache, f"{panel}.1", lanes)]
@@ -255,6 +271,11 @@ class PanelSketch:
             return []
         loop = f"{cache}.{'abcdefgh'[a.dims[axis]]}"
         return [Tile(cache, ((loop, 4 * self.lanes),)), *vectorized(cache, f"{loop}.1", self.lanes)]
+
+
+def _depths(k: int) -> tuple[int, ...]:
+    """Blocks of a reduction axis: nearly equal ones of about 192 to 512."""
+    return tuple(dict.fromkeys(-(-k // -(-k // size) // 4) * 4 for size in (192, 256, 384, 512) if size < k))
 
 
 def _product(extents: dict[str, int], axes: tuple[str, ...]) -> int:
@@ -279,7 +300,8 @@ def panel_sketches(facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec:
         u = max(shared, key=lambda a: stage.extents[a], default=None)
         if u is not None and stage.extents[u] == 1:
             u = None
-        if any(ld.strides.get(v, 1) != 1 and u is not None and ld.uses(u) for ld in stage.loads):
+        # An operand that must be turned is worth it only where every element is used again.
+        if any(ld.strides.get(v, 1) != 1 and (u is None or ld.uses(u)) for ld in stage.loads):
             continue
         k = max(stage.reduce_axes, key=lambda a: stage.extents[a])
         found.append(PanelSketch(facts, stage, v, u, k, epilogues, spec, threads))

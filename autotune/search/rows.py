@@ -98,7 +98,7 @@ class RowsSketch:
             steps += self._across(s, point, lanes) if self.across else self._along(s, point, lanes)
         if self.across:
             at = f"{at}.0"
-        for s in self.facts.stages[:-1]:
+        for s in reversed(self.facts.stages[:-1]):
             steps.append(ComputeAt(s.name, self.last.name, at))
         if point["nt"]:
             steps += [StoreHint(s.name) for s in self.facts.stages if s.name in self.facts.program.outputs and not s.is_reduction]

@@ -1,4 +1,4 @@
-"""Records to test with: a matrix product of any shape, schedules that differ in a number, keys that differ in a word."""
+"""Records to test with: a matrix product of any shape, schedules and keys that differ in one word."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BIG = "\n".join(["a long message of a compiler"] * 90)
 
 
 def matmul(m: int, n: int, k: int, names: str = "ijk") -> TensorProgram:
-    i, j, l = names  # noqa: E741
-    body = op("mul", Load("a", (var(i), var(l)), F32), Load("b", (var(l), var(j)), F32))
-    compute = Compute("c", F32, (Axis(i, m), Axis(j, n)), body, (Axis(l, k),), "sum")
+    row, column, inner = tuple(names)
+    body = op("mul", Load("a", (var(row), var(inner)), F32), Load("b", (var(inner), var(column)), F32))
+    compute = Compute("c", F32, (Axis(row, m), Axis(column, n)), body, (Axis(inner, k),), "sum")
     return TensorProgram((Buffer("a", F32, (m, k)), Buffer("b", F32, (k, n))), (compute,), ("c",))
 
 

@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def sample() -> list[Record]:
-    return [record(at, factor, factor * 1e-6) for at in KEYS for factor in (1, 2)] + [record(factor=9, status="runtime")]
+    return [record(at, factor, factor * 1e-6) for at in KEYS for factor in (1, 2)] + [record(status="runtime")]
 
 
 def lines(path: Path) -> list[str]:
@@ -156,7 +156,8 @@ def test_schedules_are_checked_by_the_caller(path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "why"),
     [
-        ("", "not a pack"), ("[]\n", "not a pack"), ('{"pack":"autotune"}\n', "not a pack"), ("[" * 10**5, "not a pack"),
+        ("", "not a pack"), ("[]\n", "not a pack"), ("[" * 10**5, "not a pack"),
+        ('{"pack":"autotune"}\n', "not a pack"),
         ('{"pack":"other","records":0,"schema":1}\n', "pack of other"),
         ('{"pack":"autotune","records":0,"schema":9}\n', "schema 9"),
         ('{"pack":"autotune","records":99999999,"schema":1}\n', "99999999 records"),

@@ -124,7 +124,8 @@ def test_gc_keeps_the_best_and_what_is_broken(store: Store) -> None:
     store.put_many([record(factor=1, status="correctness"), record(factor=77, status="timeout")])
     store.put(record(key((1, 2, 3)), created=1.0))
     assert store.gc(keep=3, dry_run=True) == store.gc(keep=3) == 27
-    assert sorted(round(r.measurement.seconds * 1e6) for r in store.records(program=AT.program, status="ok")) == [2, 3, 4]
+    left = [round(r.measurement.seconds * 1e6) for r in store.records(program=AT.program, status="ok")]
+    assert sorted(left) == [2, 3, 4]
     assert store.gc(older=2e9) == 2 and [r.ok for r in store.records(program=AT.program)].count(True) == 1
     assert store.best(**WHERE) and store.stat()["statuses"] == {"ok": 2, "correctness": 1}
 
@@ -150,9 +151,10 @@ def test_readonly_stores_refuse_writers(tmp_path: Path) -> None:
     assert not path.exists()
     open_store(path).put(record())
     for store in (open_store(path, readonly=True), open_store(None, readonly=True)):
-        for write in (lambda s: s.put(record()), lambda s: s.remove([record().id])):
-            with pytest.raises(CacheError, match="reading only"):
-                write(store)
+        with pytest.raises(CacheError, match="reading only"):
+            store.put(record())
+        with pytest.raises(CacheError, match="reading only"):
+            store.remove([record().id])
     assert list(open_store(path, readonly=True).records()) == [record()]
 
 

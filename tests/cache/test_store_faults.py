@@ -178,7 +178,11 @@ def test_several_processes_write_at_once(path: Path) -> None:
 
 
 def test_a_killed_writer_loses_no_committed_record(path: Path) -> None:
-    body = "for n in range(10**6):\n    store.put_many(record(factor=10 * n + f) for f in range(10))\n    print(n, flush=True)"
+    body = """
+for n in range(10**6):
+    store.put_many(record(factor=10 * n + f) for f in range(10))
+    print(n, flush=True)
+"""
     writer = subprocess.Popen(script(body, path), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     committed = [writer.stdout.readline() for _ in range(20)]

@@ -44,8 +44,11 @@ class Fake:
 
         def entry(data: int) -> None:
             calls[0] += 1
-            pointers = (ctypes.c_void_p * len(sizes)).from_address(data)
-            arrays = [np.ctypeslib.as_array((ctypes.c_float * n).from_address(p)) for n, p in zip(sizes, pointers)]
+            pointers = np.ctypeslib.as_array(ctypes.cast(data, ctypes.POINTER(ctypes.c_int64)), (len(sizes),)).tolist()
+            arrays = [
+                np.ctypeslib.as_array(ctypes.cast(p, ctypes.POINTER(ctypes.c_float)), (n,))
+                for n, p in zip(sizes, pointers)
+            ]
             if kind == "crash" or (kind == "crash-later" and calls[0] > 6):
                 ctypes.memset(0, 0, 1)
             while kind == "hang" or (kind == "hang-later" and calls[0] > 6):

@@ -318,6 +318,13 @@ def test_planted_bugs_in_a_blocked_product_are_caught(name: str) -> None:
     assert difference(source, wrong), f"{name} was not caught"
 
 
+@pytest.mark.parametrize("name", PRODUCT)
+def test_the_small_instance_of_a_large_product_catches_them_too(name: str) -> None:
+    program, steps = REAL["1000^3"]
+    small, nest = equiv._instance(program, Schedule(steps), Schedule(steps).apply(lower(program)))
+    assert difference(lower(small), PRODUCT[name](nest)), f"{name} was not caught"
+
+
 EPILOGUE: dict[str, Mutation] = {
     "relu dropped": edit(role("compute", "t1"), operation("max", first_argument)),
     "min for max": edit(role("compute", "t1"), operation("max", renamed("min"))),

@@ -90,6 +90,10 @@ class ComputeAt(Step, kind="compute_at"):
         if len(set(bases)) != 1:
             return nest
         base = bases[0]
+        # An enclosing loop that does not move the block comes back to it: the values must outlive its iterations.
+        moving = {n for a in base for n in a.names()}
+        if any(b.name not in moving and b.constant != 1 for b in loops[: at + 1]):
+            return nest
         scope = "register" if all(n == 1 for n in shape) else "scratch"
         small = Buffer(name, buffer.dtype, tuple(shape), scope)
         moved = lambda index: tuple(a - b for a, b in zip(index, base))  # noqa: E731
