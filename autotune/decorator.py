@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from .codegen.launch import Array, ArrayGuard, Form, Launch, StaticGuard, Table,
 from .codegen.runtime import runtime
 from .codegen.trampoline import fast_type
 from .ir.errors import BuildError, SignatureError
-from .ir.program import Buffer, TensorProgram
 from .options import CONTEXT, Options, resolve
 from .signature import (
     ArrayKind,
@@ -66,29 +65,6 @@ class TuningResult:
         Path(path).write_text(json.dumps(asdict(self), indent=1, default=str) + "\n", "utf-8")
 
 
-class Prepared(Protocol):
-    """One program made ready to run: what a session gives. `code` keeps the machine code of `entry` loaded; whoever
-    subscribes is told after `entry` has changed. `launched` is told of each call where debugging asks for it."""
-
-    entry: int
-    inputs: Sequence[Buffer]
-    outputs: Sequence[Buffer]
-    params: Sequence[tuple[int, int]]
-    threads: int
-    long: bool
-    code: Any
-
-    def subscribe(self, changed: Callable[[], None]) -> None: ...
-    def explain(self) -> str: ...
-    def source(self, target: str) -> str: ...
-    def tune(self, budget: float | None = None, trials: int | None = None) -> TuningResult: ...
-    def launched(self, seconds: float) -> None: ...
-
-
-class Session(Protocol):
-    def prepare(self, program: TensorProgram, options: Options) -> Prepared: ...
-
-
 @dataclass(eq=False)
 class _Plan:
     """How calls of one signature under one set of options are answered; where `launch` is None, by NumPy."""
@@ -117,10 +93,10 @@ class Kernel:
     """A function compiled for each kind of arguments. Make one with `autotune.kernel`."""
 
     def __init__(
-        self, fn: Callable[..., Any], options: Mapping[str, Any] | None = None, session: Session | None = None
+        self, fn: Callable[..., Any], options: Mapping[str, Any] | None = None, owner: Any = None
     ) -> None:
         functools.update_wrapper(self, fn)
-        self._fn, self._options, self._own_session = fn, dict(options or {}), session
+        self._fn, self._options, self._session = fn, dict(options or {}), owner
         self._name = str(self._options.get("name") or getattr(fn, "__name__", type(fn).__name__))
         self._plans: dict[Any, _Plan] = {}
         self._table: Table | None = None
@@ -144,7 +120,7 @@ class Kernel:
         plan = self._planned(args, kwargs)
         if plan.prepared is None:
             raise SignatureError(f"{self._name}: nothing to tune, for an array of these arguments or results is empty")
-        result = plan.prepared.tune(budget=budget, trials=trials)
+        result: TuningResult = plan.prepared.tune(budget=budget, trials=trials)
         self._renew(plan)
         return result
 
@@ -191,8 +167,8 @@ class Kernel:
             kinds.append(kind)
         inputs = tuple(replace(b, strides=kind.strides(b.name)) for b, kind in zip(program.inputs, kinds, strict=True))
         if program.outputs:
-            session = self._own_session or _session()
-            plan.prepared = session.prepare(replace(program, inputs=inputs), options)
+            owner = self._session or session()
+            plan.prepared = owner.prepare(replace(program, inputs=inputs), options)
             plan.prepared.subscribe(functools.partial(_renew, weakref.ref(self), plan))
         self._renew(plan)
         return plan
@@ -206,9 +182,10 @@ class Kernel:
         outputs = tuple((b.dtype.numpy, b.shape) for b in prepared.outputs)
         single = plan.traced.result == ("output", 0)
         params, inputs = tuple(prepared.params), len(prepared.inputs)
-        plan.launch = Launch(
-            prepared.entry, prepared.threads, inputs, outputs, params, single, prepared.long, prepared.code
-        )
+        code, entry = None, 0
+        while code is not prepared.code:  # tuning may change both meanwhile, entry first
+            code, entry = prepared.code, prepared.entry
+        plan.launch = Launch(entry, prepared.threads, inputs, outputs, params, single, prepared.long, code)
         for key, form in list(plan.forms.items()):
             if self._table is not None:
                 self._table.add(key, form, plan.launch)
@@ -344,14 +321,6 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
-def _session() -> Session:
-    from .session import session
-
-    made: Session = session()
-    return made
-
-
-@functools.cache
 def call_path() -> Any:
     """The type of natively called kernels, or the BuildError that says why calls go through Python here."""
     directory = resolve().directory()
@@ -363,16 +332,16 @@ def call_path() -> Any:
 
 
 def make_kernel(
-    fn: Callable[..., Any], options: Mapping[str, Any], session: Session | None = None, native: bool = True
+    fn: Callable[..., Any], options: Mapping[str, Any], owner: Any = None, native: bool = True
 ) -> Kernel:
-    """A Kernel; `native=False` keeps every call on the path through Python and ctypes."""
+    """A Kernel; `owner` prepares instead of the process's session; `native=False` keeps all calls in Python and ctypes."""
     if not callable(fn):
         raise TypeError(f"autotune.kernel wraps a function, not {type(fn).__name__}")
     resolve(**options)  # a wrong option is the decorated line's error
     path = call_path() if native else None
     if path is None or isinstance(path, BuildError):
-        return Kernel(fn, options, session)
-    made: Kernel = path.type(fn, options, session)
+        return Kernel(fn, options, owner)
+    made: Kernel = path.type(fn, options, owner)
     made._table = Table()
     path.attach(made, made._table)
     return made

@@ -96,7 +96,7 @@ class _Graph:
         return cost > (0 if any(a.name in names for a in root.reduce_axes) else 1)
 
     def limit(self) -> None:
-        """Where a body is too large, make a root of the member that halves it best: x in a polynomial in x, not a partial sum."""
+        """Where a body is too large, make a root of the member that shrinks it most: x in a polynomial, no partial sum."""
         place = {c.name: i for i, c in enumerate(self.order)}
         inside: dict[str, set[str]] = {}
         tree: dict[str, int] = {}
@@ -114,10 +114,11 @@ class _Graph:
                 for name in reversed(members):
                     for producer in self.inlined(name):
                         count[producer] += count[name]
-                halves = {m: max(tree[c.name] - count[m] * (tree[m] - 1), tree[m]) for m in members[:-1] if self.price[m]}
-                if not halves:
+                # nodes left here and nodes of the new array, if m became one
+                sizes = {m: (tree[c.name] - count[m] * (tree[m] - 1), tree[m]) for m in members[:-1] if self.price[m]}
+                if not sizes:
                     break
-                best = min(halves, key=halves.__getitem__)
+                best = min(sizes, key=lambda m: (sum(sizes[m]), max(sizes[m])))
                 self.roots.add(best)
                 for later in self.order[place[best] : place[c.name] + 1]:
                     measure(later.name)

@@ -24,6 +24,7 @@ from .ir.errors import UsageError
 
 _CACHE = ("readwrite", "readonly", "off")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_TOOL = re.compile(r"""^\s*\[?\s*["']?tool["']?\s*(\.\s*["']?autotune\b|\])""", re.MULTILINE)
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 
 
@@ -161,18 +162,17 @@ def _files(folder: Path, config: Path | None) -> Mapping[str, Any]:
 def _file(path: Path, tables: tuple[str, ...]) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8") if os.access(path, os.R_OK) else ""
-        if not text or not all(name in text for name in tables):
-            return {}
+        if not text or (tables and not _TOOL.search(text)):
+            return {}  # without the import of a parser
         import tomllib
 
         items: Any = tomllib.loads(text)
         for name in tables:
             items = items.get(name, {})
-        unknown = [name for name in items if name not in _TABLE]
+        for name in [name for name in items if name not in _TABLE]:
+            _warn(f"{path}: {name} is no option of autotune and is ignored; known are {', '.join(_TABLE)}")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: cannot read {'.'.join(tables) or 'the options'}: {error}") from None
-    for name in unknown:
-        _warn(f"{path}: {name} is no option of autotune and is ignored; known are {', '.join(_TABLE)}")
     found = {k: _parse(k, v, f"{path}: {k}") for k, v in items.items() if k in _TABLE}
     return found | {k: str(path.parent / found[k]) for k in ("cache_dir", "graph") if k in found}
 

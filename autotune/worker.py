@@ -60,24 +60,23 @@ class Native:
     """The project's own compiler."""
 
     def __init__(self, spec: DeviceSpec) -> None:
-        from .codegen import build, runtime  # noqa: F401  # all that the first candidate needs
+        from .codegen import build, jit, runtime
+        from .ir.schedule import from_json
 
         self.spec, self.symbols = spec, runtime.runtime().symbols
+        self._parse, self._build, self._jit = from_json, build.build, jit
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
         self.repeat: Callable[[int, int, int, int, int], object] = prototype(self.symbols["at_repeat"])
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
-        from .codegen import build, jit
-        from .ir import schedule as schedules
-
-        kernel = build.build(program, schedules.from_json(schedule), self.spec, threads)
-        loaded = jit.load(kernel.binary, kernel.symbol, self.symbols)
+        kernel = self._build(program, self._parse(schedule), self.spec, threads)
+        loaded = self._jit.load(kernel.binary, kernel.symbol, self.symbols)
         return Built(loaded.address, len(kernel.binary), loaded)
 
     def sentinel(self) -> Run:
-        from .codegen import jit, probes
+        from .codegen import probes
 
-        loaded = jit.load(jit.assemble(probes.chain(), self.spec.arch, self.spec.features), "chain")
+        loaded = self._jit.load(self._jit.assemble(probes.chain(), self.spec.arch, self.spec.features), "chain")
         memory, count = (ctypes.c_int64 * 8)(), ctypes.c_int64(16)
         data = (ctypes.c_void_p * 1)(ctypes.addressof(memory))
 

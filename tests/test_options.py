@@ -157,6 +157,7 @@ def test_unknown_variables_and_keys_are_said_once(clean: Path, monkeypatch: pyte
         ("[tool.autotune]\nseed = \n", "cannot read tool.autotune"),
         ("[tool]\nautotune = 3\n", "cannot read tool.autotune"),
         ("[tool.autotune]\nseed = -1\n", "seed=-1: seed must be an integer >= 0"),
+        ("[ 'tool' . autotune]\ntune = 'never'\n", "tune='never': tune must be off | cached"),
         ("tool.autotune.tune = 'never'\n", "tune='never': tune must be off | cached"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The worker on machine code: entries written in LLVM text, right and wrong ones; and what a program's arrays look like."""
+"""The worker on machine code: entries written in LLVM text, right and wrong ones; and the arrays of a program."""
 
 from __future__ import annotations
 

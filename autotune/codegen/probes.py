@@ -1,7 +1,7 @@
 """Small loops that measure a machine: peak arithmetic, memory traffic, a clock. LLVM text from numbers, without a nest.
 
-Every probe has the kernels' signature `void name(ptr buffers, ptr params, i64 threads)`; params[0] counts its iterations
-and buffers[0] is its memory (a result is stored there, so that nothing is dead).
+Every probe has the kernels' signature `void name(ptr buffers, ptr params, i64 threads)`; params[0] is the number of its
+iterations and buffers[0] its memory (a result is stored there, so that nothing is dead).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def peak(dtype: str, lanes: int, accumulators: int, name: str = "peak") -> str:
 
 
 def stream(kind: str, bits: int, name: str = "stream") -> str:
-    """Read, write or copy STREAM vectors of `bits` an iteration, in order; a copy goes from buffers[0] to buffers[1]."""
+    """Read, write or copy STREAM vectors of `bits` an iteration; copies go from buffers[0] to buffers[1]."""
     vector, step = f"<{bits // 64} x i64>", bits // 8
     start = ["  %q.at = getelementptr ptr, ptr %buffers, i64 1", "  %q = load ptr, ptr %q.at"]
     start += ["  %first = load i64, ptr %p", f"  %u.0 = insertelement {vector} zeroinitializer, i64 %first, i64 0"]

@@ -183,7 +183,7 @@ class WorkerClient:
         end, out, texts = float("inf") if deadline is None else deadline, [], dict[int, str]()
         with self._mutex:
             for program, schedule in candidates:
-                text = texts.setdefault(id(program), json.dumps(program, separators=(",", ":")))
+                text = texts.setdefault(id(program), sys.intern(json.dumps(program, separators=(",", ":"))))
                 c = _Candidate(text, json.dumps(schedule, sort_keys=True), threads or self.threads)
                 if c not in self._bad and time.monotonic() >= end:
                     out.append(BuildReport(Status.INTERRUPTED, reason="deadline", message="the time was up"))

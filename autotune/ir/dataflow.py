@@ -19,7 +19,7 @@ from .bounds import Domain, domain, domain_of
 from .expr import loads
 from .lower import with_shared_axes
 from .nest import Alloc, Block, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Store, show_stmts
-from .points import Grid, Space, TooManyPoints, clusters, count, grid, merged, space, table
+from .points import Array, Grid, Space, TooManyPoints, clusters, count, grid, merged, space, table
 from .program import Buffer, Compute, TensorProgram
 
 Index = tuple[Affine, ...]
@@ -172,7 +172,7 @@ class Dataflow:
                 most = per.total.max(axis=tuple(reducing), keepdims=True) if reducing else per.total
                 whole = apart and bool((per.total <= 1).all() and (per.total == most).all())
             if not whole:
-                yield _visits(g, what, "evaluated", names)
+                yield _visits(g, g.total, what, "evaluated", names)
         except TooManyPoints:
             yield Violation("undecided", f"{what}: too many points to count how often each is evaluated")
 
@@ -192,16 +192,21 @@ class Dataflow:
             if first is not None:
                 starts.append(s)
                 bodies.append((s.write.index, s.space.at_zero(first)))
+        updates = [s for s in starts if key[1] and isinstance(s.write, Reduce)]
+        bodies += [(s.write.index, s.space) for s in updates]
         try:
-            g = per_instance(bodies, buffer.shape, [s.outer(len(key[1])) for s in starts])
+            g = per_instance(bodies, buffer.shape, [s.outer(len(key[1])) for s in (*starts, *updates)])
         except TooManyPoints:
             yield Violation("undecided", f"{key[0]}: too many points to count how often each element starts")
             return
-        if bool((g.total == 1).all()):
+        times = sum(g.rows[: len(starts)], np.zeros_like(g.total))
+        what, dims = f"{buffer.scope} {buffer.name}, element", tuple(f"dim{d}" for d in range(len(buffer.shape)))
+        if bool((times == 1).all()):
             self.complete.add(key)
-        elif not key[1] or bool((g.total > 1).any()):
-            dims = tuple(f"dim{d}" for d in range(len(buffer.shape)))
-            yield _visits(g, f"{buffer.scope} {buffer.name}, element", "initialised", dims)
+        elif not key[1] or bool((times > 1).any()):
+            yield _visits(g, times, what, "initialised", dims)
+        elif bool(((times == 0) & (g.total > 0)).any()):
+            yield _visits(g, np.where(g.total > 0, times, 1), what, "updated, and initialised", dims)
 
     # ---- order ------------------------------------------------------------------------------------------------------
 
@@ -256,7 +261,7 @@ class Dataflow:
 
 
 def per_instance(bodies: Sequence[Body], shape: tuple[int, ...], outer: Sequence[tuple[str, ...]]) -> Grid:
-    """A grid with further dimensions: the outer loops that the inner ones, the coordinates, or some bodies depend on."""
+    """A grid with further dimensions: the outer loops that the inner ones, the coordinates or some bodies depend on."""
     parts = [[(frozenset(n for n, _ in p.loops), p) for p in clusters(where, at)] for at, where in bodies]
     alike = set(parts[0]).intersection(*parts[1:]) if parts else set()
     inner = [
@@ -278,10 +283,10 @@ def _conditions(path: Sequence[Block]) -> tuple[Affine, ...]:
     return tuple(c for b in path if isinstance(b, Guard) for c in b.conditions)
 
 
-def _visits(g: Grid, what: str, verb: str, names: tuple[str, ...]) -> Violation:
-    wrong = np.argwhere(g.total > 1 if bool((g.total > 1).any()) else g.total != 1)
+def _visits(g: Grid, times: Array, what: str, verb: str, names: tuple[str, ...]) -> Violation:
+    wrong = np.argwhere(times > 1 if bool((times > 1).any()) else times != 1)
     cell = tuple(int(v) for v in wrong[0])
-    return Violation("coverage", f"{what} is {verb} {int(g.total[cell])} times", tuple(zip(names, g.point(cell))))
+    return Violation("coverage", f"{what} is {verb} {int(times[cell])} times", tuple(zip(names, g.point(cell))))
 
 
 def _missing(others: list[Access], access: Access, shape: tuple[int, ...]) -> tuple[tuple[str, int], ...] | None:

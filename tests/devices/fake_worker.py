@@ -44,11 +44,8 @@ class Fake:
 
         def entry(data: int) -> None:
             calls[0] += 1
-            pointers = np.ctypeslib.as_array(ctypes.cast(data, ctypes.POINTER(ctypes.c_int64)), (len(sizes),)).tolist()
-            arrays = [
-                np.ctypeslib.as_array(ctypes.cast(p, ctypes.POINTER(ctypes.c_float)), (n,))
-                for n, p in zip(sizes, pointers)
-            ]
+            pointers = np.frombuffer(ctypes.string_at(data, 8 * len(sizes)), np.int64).tolist()
+            arrays = [np.frombuffer((ctypes.c_float * n).from_address(p), np.float32) for n, p in zip(sizes, pointers)]
             if kind == "crash" or (kind == "crash-later" and calls[0] > 6):
                 ctypes.memset(0, 0, 1)
             while kind == "hang" or (kind == "hang-later" and calls[0] > 6):

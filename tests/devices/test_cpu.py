@@ -42,9 +42,8 @@ def test_detection(tmp_path: Path) -> None:
     spec = cpu.detect("znver4", ZEN4, root=machine(tmp_path))
     assert (spec.vendor, spec.name, spec.id, spec.frequency_hz) == ("AMD", "EPYC", "cpu:znver4", 2500.5e6)
     assert (spec.vector_bits, spec.vector_registers, spec.fma_per_cycle, spec.loads_per_cycle) == (512, 32, 1.0, 1.0)
-    assert spec.caches == (
-        CacheLevel("L1", 32768, 64, 16, 2), CacheLevel("L2", 1 << 20, 64, 16, 2), CacheLevel("L3", 32 << 20, 64, 16, 16),
-    )  # fmt: skip
+    sizes = {"L1": (32 << 10, 2), "L2": (1 << 20, 2), "L3": (32 << 20, 16)}
+    assert spec.caches == tuple(CacheLevel(name, size, 64, 16, by) for name, (size, by) in sizes.items())
     assert "-avx512fp16" in spec.features and "-amx-tile" not in spec.features
     assert dict(spec.provenance)["caches"] == "queried" and dict(spec.provenance)["fma_latency"] == "table"
 
