@@ -27,6 +27,7 @@ from .codegen.runtime import runtime
 from .codegen.trampoline import fast_type
 from .ir.errors import BuildError, SignatureError
 from .options import CONTEXT, Options, resolve
+from .session import Prepared, session
 from .signature import (
     ArrayKind,
     Call,
@@ -315,9 +316,12 @@ def _after_fork() -> None:
     """Another thread of the parent may have held these locks, and is not here to release them."""
     for kernel in list(_kernels):
         kernel._lock = threading.RLock()
+        if kernel._table is not None:
+            kernel._table.lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -334,7 +338,7 @@ def call_path() -> Any:
 def make_kernel(
     fn: Callable[..., Any], options: Mapping[str, Any], owner: Any = None, native: bool = True
 ) -> Kernel:
-    """A Kernel; `owner` prepares instead of the process's session; `native=False` keeps all calls in Python and ctypes."""
+    """A Kernel. `owner`: what prepares, if not the process's session. `native=False`: calls stay in Python."""
     if not callable(fn):
         raise TypeError(f"autotune.kernel wraps a function, not {type(fn).__name__}")
     resolve(**options)  # a wrong option is the decorated line's error

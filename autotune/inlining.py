@@ -1,7 +1,7 @@
-"""From the recorded program, one Compute an operation, to the program that is compiled: which arrays exist, which are recomputed.
+"""From the recorded program, one Compute an operation, to the one that is compiled: which arrays exist, which do not.
 
-Knows Computes, index affines and a rough price of each primitive. Must not know NumPy, tracers, schedules or devices: whether two
-Computes share a loop nest is decided later, here only whether an array has a name of its own.
+Knows Computes, index affines and a rough price of each primitive. Must not know NumPy, tracers, schedules or devices:
+whether two Computes share a loop nest is decided later, here only whether an array has a name of its own.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Site = tuple[str, tuple[Affine, ...]]  # a Compute that will exist, and at which
 def inline(
     inputs: Sequence[Buffer], computes: Sequence[Compute], outputs: Sequence[str], rounded: Collection[str] = ()
 ) -> TensorProgram:
-    """The program in which a Compute remains only where one of these holds; all others are inlined into their consumers.
+    """The program in which a Compute remains only where one of these holds; others are inlined in their consumers.
 
-    It is an output; it reduces; a consumer would evaluate it repeatedly (a broadcast, an operand of a contraction) and it costs
-    more than one cheap operation (inside a contraction: anything); several remaining Computes, or several index maps, need it and
-    it costs more than one cheap operation; a body would grow beyond MAX_OPS or MAX_TREE. The rounding of a 16-bit float between
-    inlined operations is dropped unless its name is in `rounded`.
+    It is an output; it reduces; a consumer would evaluate it repeatedly (a broadcast, an operand of a contraction) and
+    it costs more than one cheap operation (inside a contraction: anything); several remaining Computes, or several
+    index maps, need it and it costs more than one cheap operation; a body would grow beyond MAX_OPS or MAX_TREE. The
+    rounding of a 16-bit float between inlined operations is dropped unless its name is in `rounded`.
     """
     graph = _Graph(inputs, computes, outputs)
     cost = graph.costs()
@@ -75,7 +75,7 @@ class _Graph:
         return {name: sum(self.price[m] for m in members) for name, members in inside.items()}
 
     def sweep(self, keep: Callable[[Compute, set[Site]], bool]) -> None:
-        """Visit consumers before producers and make roots of those that `keep` wants; mere movements are never asked."""
+        """Visit consumers before producers and make roots of those that `keep` wants; movements are not asked."""
         sites: dict[str, set[Site]] = {c.name: set() for c in self.order}
         for c in reversed(self.order):
             if c.name not in self.roots and self.price[c.name] and keep(c, sites[c.name]):
@@ -96,7 +96,7 @@ class _Graph:
         return cost > (0 if any(a.name in names for a in root.reduce_axes) else 1)
 
     def limit(self) -> None:
-        """Where a body is too large, make a root of the member that shrinks it most: x in a polynomial, no partial sum."""
+        """Where a body is too large, make a root of the member that shrinks it most: x in a polynomial in x."""
         place = {c.name: i for i, c in enumerate(self.order)}
         inside: dict[str, set[str]] = {}
         tree: dict[str, int] = {}
@@ -130,9 +130,8 @@ class _Graph:
 
         def producer(name: str) -> str:
             """Past mere movements, where the value was computed."""
-            while name not in self.roots and isinstance(body := self.nodes[name].body, Load) and body.buffer in self.nodes:
-                name = body.buffer
-            return name
+            body = None if name in self.roots else self.nodes[name].body
+            return producer(body.buffer) if isinstance(body, Load) and body.buffer in self.nodes else name
 
         def expand(node: Expr, values: Mapping[str, Affine]) -> Expr:
             if isinstance(node, Op):
@@ -156,7 +155,9 @@ class _Graph:
                     made = self.nodes[name]
                     done[key] = expand(made.body, {a.name: i for a, i in zip(made.axes, index)})
                     return done[key]
-                if len(index) == len(c.axes):  # index 0 along an extent of one is the axis: identity reads are sought later
+                if len(index) == len(
+                    c.axes
+                ):  # index 0 along an extent of one is the axis: an identity read shows as one
                     unit = [e == 1 == a.extent for e, a in zip(self.shapes[name], c.axes)]
                     index = tuple(var(a.name) if u and i.is_const else i for u, a, i in zip(unit, c.axes, index))
                 done[key] = Load(name, index, node.dtype)
@@ -196,7 +197,7 @@ def _absorb(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute
 
 
 def _squeeze(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute]:
-    """Drop the extents of one that keepdims leaves in intermediate arrays and that no consumer reads along an axis of its own."""
+    """Drop the extents of one that keepdims leaves in intermediate arrays and no consumer reads along its own axis."""
     made = list(computes)
     for n in reversed(range(len(made))):
         c = made[n]
@@ -226,7 +227,7 @@ def _named(inputs: Sequence[Buffer], computes: Sequence[Compute], outputs: Seque
 
 
 def simplify(value: Affine, extents: Mapping[str, int]) -> Affine:
-    """The same value for 0 <= name < extents[name], with floor divisions and remainders removed where their ranges allow."""
+    """The same value for 0 <= name < extents[name], floor divisions and remainders removed where their ranges allow."""
     return value if value.is_linear else value.map_atoms(lambda atom: _simple_atom(atom, extents))
 
 
@@ -239,7 +240,7 @@ def _simple_atom(atom: Atom, extents: Mapping[str, int]) -> Affine:
         big = Affine(tuple((t, c // g) for t, c in arg.terms if c % g == 0), arg.const // g)
         rest = Affine(tuple((t, c) for t, c in arg.terms if c % g), arg.const % g)
         low, high = _range(rest, extents)
-        if 0 <= low and high < g:
+        if low >= 0 and high < g:
             if isinstance(atom, FloorDiv):
                 return simplify(big // (d // g), extents)
             return simplify(big % (d // g), extents) * g + rest

@@ -1,8 +1,8 @@
-"""Functions composed of primitives, written as NumPy expressions: they run on arrays and are traced like the user's own code.
+"""Functions composed of primitives, written as NumPy expressions: they run on arrays and are traced like users' code.
 
-Arguments are f32 or f64; the polynomials are chosen by dtype. The stated errors hold for both, subnormal results excepted, given
-exp, log, log2 and sin within 1 ulp; tests measure them against float64 (f32) and 40 digits (f64). The polynomials are minimax
-fits (Remez exchange in 50 digits). Must not know tracers, programs or ufuncs.
+Arguments are f32 or f64; the polynomials are chosen by dtype. The stated errors hold for both, subnormal results
+excepted, given exp, log, log2 and sin within 1 ulp; tests measure them against float64 (f32) and 40 digits (f64). The
+polynomials are minimax fits (Remez exchange in 50 digits). Must not know tracers, programs or ufuncs.
 """
 
 from __future__ import annotations
@@ -110,18 +110,12 @@ def cosh(x: Array) -> Array:
 
 
 def cos(x: Array) -> Array:
-    """(-1)^(n+1) sin(|x| - (n + 1/2) pi): 2 ulp, also near the zeros, up to |x| = 10^4; beyond, absolute error |x| * 2^-48
-    in f32."""
+    """(-1)^(n+1) sin(|x| - (n + 1/2) pi): 2 ulp up to |x| = 10^4, near the zeros too; less and less exact beyond."""
     a = np.abs(x)
     n = np.rint(a * (1 / pi) - 0.5)
     first, second, third = (part * (n + 0.5) for part in _PI[x.dtype.itemsize])
     odd = n - 2 * np.floor(n * 0.5)
     return np.sin(a - first - second - third) * (2 * odd - 1)
-
-
-def tan(x: Array) -> Array:
-    """5 ulp for |x| up to 10^4."""
-    return np.sin(x) / cos(x)
 
 
 def arctan(x: Array) -> Array:
@@ -137,20 +131,14 @@ def arctan(x: Array) -> Array:
     return np.where(x < 0, -value, value)
 
 
-def logaddexp(x: Array, y: Array) -> Array:
-    """log(exp(x) + exp(y)), relative to the larger argument 3 ulp."""
-    high, gap = np.maximum(x, y), np.abs(x - y)
-    return np.where(x == y, high + 0.6931471805599453, high + log1p(np.exp(-gap)))
-
-
 def power(x: Array, y: Array) -> Array:
-    """x ** y. Integers up to 64 by repeated squaring (1 ulp a product), 0.5 by sqrt; else in f64 as exp2(y * log2|x|): 1 ulp in
-    f32, relative error (2 + |y * log2 x|) * 2^-53 in f64. -0.0 counts as 0.0."""
-    if isinstance(y, (int, float, np.number)):
+    """x ** y: integers up to 64 by repeated squaring (1 ulp a product), 0.5 by sqrt; else exp2(y * log2|x|) in f64: 1 ulp
+    in f32, a relative error of (2 + |y * log2 x|) * 2^-53 in f64. A base -0.0 counts as 0.0."""
+    if isinstance(y, (int, float, np.generic)):
         if y == 0.5:
             return np.sqrt(x)
-        if abs(y) <= 64 and y == int(y):
-            return integer_power(x, int(y))
+        if abs(number := float(y)) <= 64 and number.is_integer():
+            return integer_power(x, int(number))
     wide, exponent = x.astype(np.float64), y.astype(np.float64) if hasattr(y, "astype") else float(y)
     a, half = np.abs(wide), exponent * 0.5
     whole = np.rint(exponent) == exponent

@@ -1,7 +1,7 @@
 """Tracing: run the user's function once, on arrays that record what is done to them, and hand back the TensorProgram.
 
 Knows Python's and NumPy's dispatch protocols and how to write a Compute down. What each NumPy function means is in
-`tracing_rules`; which of the recorded Computes remain is decided in `inlining`. Must not know kernels, schedules or devices.
+`tracing_rules`; which of the recorded Computes remain, in `inlining`. Must not know kernels, schedules or devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import linecache
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from .ir.errors import SignatureError, TraceError
 from .ir.expr import Const, Expr, Load, cast
 from .ir.program import COMBINERS, Axis, Buffer, Compute, TensorProgram
 
+_np: Any = np  # its stubs do not know what implements the protocols
 _INSIDE = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.dirname(np.__file__) + os.sep)
 
 
@@ -63,10 +64,10 @@ def spec(dtype: Any, shape: int | Sequence[int], strides: Sequence[int] | None =
 class Traced:
     """What one run of the function recorded.
 
-    `arguments` says what to pass for each input of `program`: ("arg", position or keyword, path of keys inside that argument), or
-    ("hidden", ndarray) for an array that the function reached without an argument and whose present contents each call must pass.
-    `result` describes the value that the function returned: ("output", ordinal), ("value", constant), ("sequence", type, children)
-    or ("dict", keys, children).
+    `arguments` says what to pass for each input of `program`: ("arg", position or keyword, path of keys inside that
+    argument), or ("hidden", ndarray) for an array that the function reached by itself and whose present contents each
+    call must pass. `result` describes the value that the function returned: ("output", ordinal), ("value", constant),
+    ("sequence", type, children) or ("dict", keys, children).
     """
 
     name: str
@@ -82,8 +83,7 @@ class Traced:
                 case ("output", ordinal):
                     return outputs[ordinal]
                 case ("sequence", kind, children):
-                    values = [build(child) for child in children]
-                    return kind(*values) if hasattr(kind, "_fields") else kind(values)
+                    return _sequence(kind, map(build, children))
                 case ("dict", keys, children):
                     return {key: build(child) for key, child in zip(keys, children)}
             return node[1]
@@ -91,14 +91,19 @@ class Traced:
         return build(self.result)
 
 
+def _sequence(kind: Any, items: Iterable[Any]) -> Any:
+    """A tuple, a named tuple or a list of the items."""
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
+
+
 def trace(
     fn: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, name: str | None = None
 ) -> Traced:
     """Run `fn` on tracer arrays and return its program.
 
-    Arrays and Specs in `args` and `kwargs`, also inside tuples, lists and dictionaries, become inputs (only their dtype and shape
-    are used); everything else is passed as it is. Raises TraceError, naming the user's line, for what cannot be traced, and
-    SignatureError for an array of an unsupported dtype. Exceptions of the function itself pass through.
+    Arrays and Specs in `args` and `kwargs`, also inside tuples, lists and dictionaries, become inputs (only their dtype
+    and shape are used); everything else is passed as it is. Raises TraceError, naming the user's line, for what cannot
+    be traced, and SignatureError for an array of an unsupported dtype. The function's own exceptions pass through.
     """
     recorder = Recorder()
 
@@ -108,13 +113,11 @@ def trace(
                 return recorder.input(label, parse_dtype(value.dtype), value.shape, source)
             except SignatureError as error:
                 raise SignatureError(f"argument {label}: {error}") from None
-        inner = lambda key, item: enter(item, f"{label}_{key}", (*source[:2], (*source[2], key)))
-        if isinstance(value, dict):
-            return type(value)({key: inner(key, item) for key, item in value.items()})
-        if isinstance(value, (tuple, list)):
-            items = [inner(i, item) for i, item in enumerate(value)]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return value
+        if not isinstance(value, (dict, tuple, list)):
+            return value
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        inner = {key: enter(item, f"{label}_{key}", (*source[:2], (*source[2], key))) for key, item in items}
+        return inner if isinstance(value, dict) else _sequence(type(value), inner.values())
 
     outputs: list[str] = []
 
@@ -137,11 +140,11 @@ def trace(
     keywords = {key: enter(value, key, ("arg", key, ())) for key, value in (kwargs or {}).items()}
     random = _random_state()
     result = fn(*positional, **keywords)
-    called = name or getattr(fn, "__name__", type(fn).__name__)
+    called: str = name or getattr(fn, "__name__", type(fn).__name__)
     if _random_state() != random:
         code = getattr(fn, "__code__", None)
         where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
-        raise TraceError(f"{where}{called} draws random numbers; a kernel is pure: draw outside and pass them as an argument")
+        raise TraceError(f"{where}{called} draws random numbers; it must be pure: draw outside and pass them in")
     structure = leave(result)
     program = inline(recorder.inputs, recorder.computes, outputs, recorder.rounded)
     return Traced(called, program, tuple(recorder.sources), structure)
@@ -160,8 +163,8 @@ def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
 def _random_state() -> tuple[Any, ...]:
     """The state of the two global generators, for those that are loaded."""
     python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
-    states = numpy.get_state(legacy=False)["state"] if numpy else {}
-    return (python.getstate() if python else None, *(v.tobytes() if hasattr(v, "tobytes") else v for v in states.values()))
+    state = numpy.get_state(legacy=False)["state"] if numpy else {}
+    return python.getstate() if python else None, *(np.asarray(part).tobytes() for part in state.values())
 
 
 def location() -> str:
@@ -182,7 +185,7 @@ def fail(message: str) -> NoReturn:
 def constant(value: Any, dtype: DType) -> Const:
     """A literal of the type's arithmetic, rounded and range-checked as NumPy does it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.array(value).astype(dtype.numpy) if isinstance(value, np.generic) else np.array(value, dtype.numpy)
+        rounded = np.asarray(value).astype(dtype.numpy) if hasattr(value, "dtype") else np.array(value, dtype.numpy)
     python = float if dtype.is_float else bool if dtype == BOOL else int
     return Const(python(rounded[()]), dtype.compute)
 
@@ -214,7 +217,7 @@ class Recorder:
         return Tracer(self, label, shape, dtype)
 
     def output(self, value: Tracer) -> str:
-        """The name of a Compute that holds the value: inputs, and what was recorded for no reader but itself, are copied."""
+        """The name of a Compute that holds the value; an input is copied."""
         return value.name if value.name.startswith("%") else self.define(value.shape, value.load(value.axes)).name
 
     def operand(self, value: Any) -> Any:
@@ -227,11 +230,11 @@ class Recorder:
             value = np.asarray(value)
         if isinstance(value, np.ndarray):
             if type(value) is not np.ndarray:
-                fail(f"a captured {type(value).__name__}: subclasses of ndarray are not supported; use np.asarray outside")
+                fail(f"a captured {type(value).__name__}: no subclasses of ndarray; use np.asarray outside")
+            if not value.dtype.isnative or any(s < 0 for s in value.strides):
+                fail("a captured array has foreign byte order or negative strides; make a copy outside")
             if id(value) not in self._hidden:
                 label = f"captured{len(self._hidden)}"
-                if not value.dtype.isnative or any(s < 0 for s in value.strides):
-                    fail("a captured array has foreign byte order or negative strides; make a copy outside")
                 self._hidden[id(value)] = self.input(label, self.dtype(value.dtype), value.shape, ("hidden", value))
             return self._hidden[id(value)]
         if not isinstance(value, (bool, int, float, np.generic)):
@@ -244,7 +247,8 @@ class Recorder:
         if not isinstance(value, Tracer):
             dtype = self.dtype(np.asarray(value).dtype)
             value = self.define((), convert(constant(value, dtype), dtype))
-        return value  # type: ignore[no-any-return]
+        made: Tracer = value
+        return made
 
     @staticmethod
     def dtype(value: Any) -> DType:
@@ -253,9 +257,7 @@ class Recorder:
         except SignatureError as error:
             fail(str(error))
 
-    def define(
-        self, shape: Sequence[int], body: Expr, reduced: Sequence[int] = (), combiner: str | None = None
-    ) -> Tracer:
+    def define(self, shape: Sequence[int], body: Expr, reduced: Sequence[int] = (), combiner: str = "") -> Tracer:
         """Record body over a0.. < shape, combined over r0.. < reduced."""
         if math.prod(shape) * 8 >= 1 << 63 or math.prod(reduced) >= 1 << 63:
             fail(f"an array of shape {tuple(shape)} is too large to address")
@@ -281,7 +283,9 @@ class Recorder:
         except ValueError:
             fail(f"{what}: shapes {' and '.join(map(str, shapes))} do not broadcast together")
 
-    def map(self, what: str, build: Callable[..., Expr], operands: Sequence[Any], types: Sequence[DType], out: DType) -> Tracer:
+    def map(
+        self, what: str, build: Callable[..., Expr], operands: Sequence[Any], types: Sequence[DType], out: DType
+    ) -> Tracer:
         """Record out = build(operands), elementwise after broadcasting; operand i is computed with as types[i]."""
         shape = self.broadcast([o.shape for o in operands if isinstance(o, Tracer)], what)
         try:
@@ -296,8 +300,8 @@ class Recorder:
     def view(self, what: str, function: Callable[..., Any], value: Tracer, *args: Any, **kwargs: Any) -> Any:
         """Record what `function` makes of an array, given that NumPy answers with a view of it.
 
-        NumPy itself is asked, with an array of one byte an element whose memory is never touched: offset and strides of the view
-        are an affine map to positions in the source, hence to its indices.
+        NumPy itself is asked, with an array of one byte an element whose memory is never touched: offset and strides of
+        the view are an affine map to positions in the source, hence to its indices.
         """
         strides = Buffer("", value.type, value.shape).contiguous_strides
         ghost = as_strided(np.zeros(1, np.int8), value.shape, strides)
@@ -326,14 +330,11 @@ class Recorder:
         return self.define(seen.shape, value.load(tuple(reversed(index))))
 
 
-def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Tracer, *args: Any, **kwargs: Any) -> Any:
-        return function(self, *args, **kwargs)
-
-    return call
+def _method(function: Any) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: function(self, *args, **kwargs)
 
 
-def _operator(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _operator(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return (lambda self, other: function(self, other)), (lambda self, other: function(other, self))
 
 
@@ -408,7 +409,9 @@ class Tracer:
             if not (integer or part is None or part is Ellipsis or isinstance(part, slice)):
                 fail(f"indexing {self!r} with {part!r}: only static integers, slices, None and ... select elements; "
                      "use np.where(mask, a, b) for masks")  # fmt: skip
-        return self.recorder.view(f"index {key!r}", lambda ghost: ghost[key], self)
+        whole = key if isinstance(key, tuple) else (key,)  # with ..., so that NumPy answers with a view in any case
+        whole = whole if any(part is Ellipsis for part in whole) else (*whole, ...)
+        return self.recorder.view(f"index {key!r}", lambda ghost: ghost[whole], self)
 
     # ---- what an ndarray has
 
@@ -426,11 +429,11 @@ class Tracer:
 
     @property
     def T(self) -> Any:
-        return np.transpose(self)  # type: ignore[call-overload]
+        return _np.transpose(self)
 
     @property
     def mT(self) -> Any:
-        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+        return _np.swapaxes(self, -1, -2)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -441,10 +444,10 @@ class Tracer:
         return self.recorder.cast(self, self.recorder.dtype(dtype), explicit=True)
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order)  # type: ignore[call-overload]
+        return _np.reshape(self, shape[0] if len(shape) == 1 else shape, order)
 
     def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, (axes[0] if len(axes) == 1 else axes) if axes else None)  # type: ignore[call-overload]
+        return _np.transpose(self, (axes[0] if len(axes) == 1 else axes) if axes else None)
 
     sum, prod, max, min, any, all = map(_method, (np.sum, np.prod, np.max, np.min, np.any, np.all))
     mean, var, std, clip, round, dot = map(_method, (np.mean, np.var, np.std, np.clip, np.round, np.dot))
@@ -467,8 +470,7 @@ class Tracer:
     __rshift__, __rrshift__ = _operator(np.right_shift)
     __lt__, __gt__ = _operator(np.less)
     __le__, __ge__ = _operator(np.less_equal)
-    __eq__, _ = _operator(np.equal)  # type: ignore[assignment]
-    __ne__, _ = _operator(np.not_equal)  # type: ignore[assignment]
+    __eq__, _ = _operator(np.equal)
+    __ne__, _ = _operator(np.not_equal)
     __neg__, __pos__, __abs__, __invert__ = map(_method, (np.negative, np.positive, np.absolute, np.invert))
     __hash__ = None  # type: ignore[assignment]
-

@@ -1,7 +1,7 @@
-"""What each NumPy function records: ufuncs as scalar expressions, the others as compositions, reductions, products and views.
+"""What each NumPy function records: ufuncs as scalar expressions, others as reductions, products, views, compositions.
 
-Knows NumPy's signatures, dtypes and broadcasting and the Recorder. Must not know which recorded Computes remain in the end.
-Promotion is not restated here: NumPy is asked, with `ufunc.resolve_dtypes`, `np.result_type`, or a call on one element.
+Knows NumPy's signatures, dtypes and broadcasting and the Recorder. Must not know which recorded Computes remain. Promotion
+is not restated here: NumPy is asked, by `ufunc.resolve_dtypes`, `np.result_type`, or a call on one element.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from . import mathfn
 from .ir.affine import const, var
 from .ir.dtypes import BOOL, I8, I64, DType
-from .ir.expr import Const, Expr, Index, Load, cast, op
+from .ir.expr import Const, Expr, Index, Load, op
 from .tracer import Recorder, Tracer, convert, fail
 
-# ---- ufuncs -----------------------------------------------------------------------------------------------------------
+# ---- ufuncs ---------------------------------------------------------------------------------------------------------
 
 _INF = float("inf")
 _INSTEAD = "compute it outside the function and pass the result as an argument"
@@ -58,7 +58,8 @@ def _ceil(x: Expr) -> Expr:
 
 def _sign(x: Expr) -> Expr:
     zero = _like(0, x)
-    return op("where", op("lt", zero, x), _like(1, x), op("where", op("lt", x, zero), _like(-1, x), x) if x.dtype.kind != "u" else x)
+    below = x if x.dtype.kind == "u" else op("where", op("lt", x, zero), _like(-1, x), x)
+    return op("where", op("lt", zero, x), _like(1, x), below)
 
 
 def _divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
@@ -92,22 +93,14 @@ def _shift(name: str) -> Callable[[Expr, Expr], Expr]:
     return build
 
 
-def _ignoring_nan(name: str, on_bools: str) -> Callable[[Expr, Expr], Expr]:
-    either = _primitive(name, on_bools)
-    return lambda a, b: either(a, b) if not a.dtype.is_float else op(
-        "where", op("ne", a, a), b, op("where", op("ne", b, b), a, either(a, b))
-    )  # fmt: skip
-
-
 EXPRESSIONS: dict[str, Callable[..., Expr]] = {
     "add": _primitive("add", "or"), "subtract": _primitive("sub"), "multiply": _primitive("mul", "and"),
     "divide": _primitive("div"), "maximum": _primitive("max", "or"), "minimum": _primitive("min", "and"),
-    "fmax": _ignoring_nan("max", "or"), "fmin": _ignoring_nan("min", "and"), "negative": _primitive("neg"),
-    "exp": _primitive("exp"), "exp2": _primitive("exp2"), "log": _primitive("log"), "log2": _primitive("log2"),
-    "sqrt": _primitive("sqrt"), "sin": _primitive("sin"), "fabs": _primitive("abs"), "invert": _primitive("not"),
+    **{name: _primitive(name) for name in ("exp", "exp2", "log", "log2", "sqrt", "sin")},
+    "negative": _primitive("neg"), "fabs": _primitive("abs"), "invert": _primitive("not"),
     "absolute": lambda x: op("abs", x) if x.dtype.kind in "fi" else x, "sign": _sign,
     "square": lambda x: _primitive("mul", "and")(x, x), "positive": lambda x: x, "conjugate": lambda x: x,
-    "reciprocal": lambda x: op("div", _like(1, x), x) if x.dtype.is_float else fail("np.reciprocal of integers; divide"),
+    "reciprocal": lambda x: op("div", _like(1, x), x) if x.dtype.is_float else fail("np.reciprocal of integers"),
     "floor": _of_float(_primitive("floor")), "rint": _of_float(_primitive("rint")), "ceil": _of_float(_ceil),
     "trunc": _of_float(lambda x: op("where", op("lt", x, _like(0, x)), _ceil(x), op("floor", x))),
     "isnan": _of_float(lambda x: op("ne", x, x), False),
@@ -120,7 +113,7 @@ EXPRESSIONS: dict[str, Callable[..., Expr]] = {
     "greater_equal": _compare("le", True), "not_equal": _compare("ne"), "logical_and": _logical("and"),
     "logical_or": _logical("or"), "logical_xor": _logical("xor"), "logical_not": _logical("not"),
 }  # fmt: skip
-COMPOSED = ("tanh", "expm1", "log1p", "log10", "sinh", "cosh", "cos", "tan", "arctan", "logaddexp", "power")
+COMPOSED = ("tanh", "expm1", "log1p", "log10", "sinh", "cosh", "cos", "arctan", "power")
 
 
 def call_ufunc(rec: Recorder, ufunc: np.ufunc, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -145,7 +138,7 @@ def call_ufunc(rec: Recorder, ufunc: np.ufunc, method: str, inputs: Sequence[Any
         fail(f"np.{name} of {', '.join(map(str, seen))}: {error}")
     types = [rec.dtype(each) for each in loop]
     if name == "matmul":
-        return _matmul(rec, *map(rec.array, operands), types[-1])
+        return _matmul(rec, rec.array(operands[0]), rec.array(operands[1]), types[-1])
     if name in EXPRESSIONS:
         return rec.map(f"np.{name}", EXPRESSIONS[name], operands, types, types[-1])
     if name not in COMPOSED:
@@ -172,7 +165,7 @@ def _composed(rec: Recorder, name: str, operands: Sequence[Any], types: Sequence
     return rec.cast(getattr(mathfn, name)(*values), out)
 
 
-# ---- products ---------------------------------------------------------------------------------------------------------
+# ---- products -------------------------------------------------------------------------------------------------------
 
 Term = tuple[Tracer, Sequence[Any]]  # an array and one label a dimension; equal labels are one axis
 
@@ -197,7 +190,7 @@ def _product(rec: Recorder, what: str, terms: Sequence[Term], out: Sequence[Any]
         for t, labels in terms
     ]
     body = factors[0] if len(factors) == 1 else _primitive("mul", "and")(*factors)
-    combiner = None if not reduced else "any" if type == BOOL else "sum"
+    combiner = "any" if type == BOOL else "sum"
     return rec.cast(rec.define([extents[x] for x in out], body, [extents[x] for x in reduced], combiner), type)
 
 
@@ -232,7 +225,7 @@ def dot(rec: Recorder, a: Any, b: Any, last: bool = False) -> Any:
     """np.dot, or np.inner where `last`."""
     x, y = rec.array(a), rec.array(b)
     if not x.ndim or not y.ndim:
-        return np.multiply(x, y)  # type: ignore[call-overload]
+        return np.multiply(x, y)
     return tensordot(rec, x, y, ((-1,), (-1 if last or y.ndim == 1 else -2,)))
 
 
@@ -268,7 +261,7 @@ def einsum(rec: Recorder, subscripts: str, *operands: Any, optimize: Any = False
     return _product(rec, "np.einsum", terms, out, type)
 
 
-# ---- reductions -------------------------------------------------------------------------------------------------------
+# ---- reductions -----------------------------------------------------------------------------------------------------
 
 
 def _reduce(rec: Recorder, what: str, combiner: str, x: Tracer, axis: Any, keepdims: Any, type: DType) -> Any:
@@ -284,8 +277,8 @@ def _reduce(rec: Recorder, what: str, combiner: str, x: Tracer, axis: Any, keepd
     body = convert(x.load(tuple(name[d] for d in range(x.ndim))), type.compute)
     if type == BOOL:
         combiner = {"max": "any", "min": "all"}.get(combiner, combiner)
-    result = rec.cast(rec.define([x.shape[d] for d in kept], body, reduced, combiner if axes else None), type)
-    return np.expand_dims(result, tuple(axes)) if keepdims else result  # type: ignore[call-overload]
+    result = rec.cast(rec.define([x.shape[d] for d in kept], body, reduced, combiner), type)
+    return np.expand_dims(result, tuple(axes)) if keepdims else result
 
 
 def _result_type(rec: Recorder, function: Any, x: Tracer, dtype: Any) -> DType:
@@ -304,7 +297,9 @@ _FOLDS: dict[str, tuple[Any, str, bool, bool]] = {
 }  # fmt: skip
 
 
-def _fold(ufunc: str, rec: Recorder, a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+def _fold(
+    ufunc: str, rec: Recorder, a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False
+) -> Any:
     function, combiner, selects, logical = _FOLDS[ufunc]
     x = rec.array(_no_out(a, out))
     given = x.type if dtype is None else rec.dtype(dtype)
@@ -333,7 +328,7 @@ def variance(
     return rec.cast(total / float(max((x.size // total.size if total.size else 0) - ddof, 0)), type)
 
 
-# ---- selection, creation, joining, views ------------------------------------------------------------------------------
+# ---- selection, creation, joining, views ----------------------------------------------------------------------------
 
 
 def where(rec: Recorder, condition: Any, x: Any = None, y: Any = None) -> Tracer:
@@ -362,8 +357,8 @@ def full_like(rec: Recorder, a: Any, fill_value: Any, dtype: Any = None) -> Any:
 
 def round_(rec: Recorder, a: Any, decimals: int = 0, out: Any = None) -> Any:
     x = rec.array(_no_out(a, out))
-    if not decimals or not x.type.is_float:
-        return np.rint(x) if x.type.is_float else x if decimals >= 0 else fail("np.round of integers to tens")  # type: ignore[call-overload]
+    if not x.type.is_float:
+        return x if decimals >= 0 else fail("np.round of integers to tens")
     scale = 10.0 ** abs(decimals)
     return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
@@ -379,7 +374,8 @@ def _triangle(lower: bool, rec: Recorder, m: Any, k: int = 0) -> Tracer:
 def stack(rec: Recorder, arrays: Sequence[Any], axis: int = 0) -> Tracer:
     parts = [rec.array(a) for a in arrays]
     if len({p.shape for p in parts}) != 1:
-        fail(f"np.stack or np.concatenate of shapes {', '.join(str(p.shape) for p in parts)}: only equal shapes can be traced")
+        shapes = ", ".join(str(p.shape) for p in parts)
+        fail(f"np.stack or np.concatenate of shapes {shapes}: only equal shapes can be traced")
     type = rec.dtype(np.result_type(*(p.dtype for p in parts)))
     (at,) = normalize_axis_tuple(axis, parts[0].ndim + 1)
     shape = (*parts[0].shape[:at], len(parts), *parts[0].shape[at:])
@@ -404,19 +400,19 @@ def reshape(rec: Recorder, a: Any, shape: Any, order: str = "C") -> Any:
 
 
 def _view(function: Any) -> Callable[..., Any]:
-    return lambda rec, array, *args, **kwargs: rec.view(f"np.{function.__name__}", function, rec.array(array), *args, **kwargs)
+    what = f"np.{function.__name__}"
+    return lambda rec, array, *args, **kwargs: rec.view(what, function, rec.array(array), *args, **kwargs)
 
 
 # Functions that answer with views of their first argument and never read an element.
 _VIEWS = (
-    np.transpose, np.matrix_transpose, np.moveaxis, np.rollaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
-    np.diagonal, np.split, np.array_split, np.hsplit, np.vsplit, np.flip, sliding_window_view,
+    np.transpose, np.matrix_transpose, np.moveaxis, np.rollaxis, np.swapaxes, np.expand_dims, np.squeeze, np.diagonal,
+    np.broadcast_to, np.split, np.array_split, np.hsplit, np.vsplit, np.flip, sliding_window_view,
 )  # fmt: skip
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **{function: _view(function) for function in _VIEWS},
     **{function: partial(_fold, ufunc) for ufunc, (function, *_) in _FOLDS.items()},
     np.mean: mean, np.var: variance, np.std: lambda *args, **kwargs: np.sqrt(variance(*args, **kwargs)),
-    np.count_nonzero: lambda rec, a, axis=None, *, keepdims=False: rec.array(a).astype(bool).sum(axis, keepdims=keepdims),
     np.dot: dot, np.inner: partial(dot, last=True), np.tensordot: tensordot, np.einsum: einsum,
     np.outer: lambda rec, a, b: np.multiply.outer(*(rec.array(x).ravel() for x in (a, b))),
     np.vdot: lambda rec, a, b: dot(rec, *(rec.array(x).ravel() for x in (a, b))),

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -120,31 +121,33 @@ def _checked(store: Store, records: Iterable[Record]) -> dict[str, Record]:
 
 
 class MemoryStore(Store):
-    """A store that ends with the process."""
+    """A store that ends with the process. It needs no lock: each change is one operation on one dictionary."""
 
     def __init__(self, readonly: bool = False) -> None:
         self.name, self.readonly = ":memory:", readonly
-        self._records: dict[str, Record] = {}
-        self._lock = threading.Lock()
+        self._programs: dict[str, dict[str, Record]] = {}
 
     def put_many(self, records: Iterable[Record]) -> int:
-        rows = _checked(self, records)
-        with self._lock:
-            before = len(self._records)
-            self._records |= {name: r for name, r in rows.items() if r.local or name not in self._records}
-            return len(self._records) - before
+        new = 0
+        for name, record in _checked(self, records).items():
+            rows = self._programs.setdefault(record.key.program, {})
+            new += name not in rows
+            if record.local or name not in rows:
+                rows[name] = record
+        return new
 
     def records(self, **where: str | None) -> Iterator[Record]:
         wanted = {name: value for name, value in where.items() if value is not None}
-        with self._lock:
-            rows = sorted(self._records.items())
-        return (r for _, r in rows if not wanted or wanted.items() <= {n: str(v) for n, v in facts(r).items()}.items())
+        programs = [wanted["program"]] if "program" in wanted else [*self._programs]
+        rows = sorted((row for p in programs for row in self._programs.get(p, {}).copy().items()), key=itemgetter(0))
+        return (r for _, r in rows if all(_field(r, name) == value for name, value in wanted.items()))
 
     def best(self, without: Collection[str] = (), **where: str | None) -> Record | None:
         def same(r: Record) -> tuple[str, ...]:
             return r.key.program, r.schedule, r.key.device_digest, r.key.toolchain
 
-        broken = {(same(r), r.local) for status in BROKEN for r in self.records(status=status)}
+        rows = [*self.records(program=where.get("program"))]
+        broken = {(same(r), r.local) for r in rows if r.measurement.status in BROKEN}
         found = (r for r in self.records(**{**where, "status": "ok"}) if r.schedule not in without)
         sound = (r for r in found if not {(same(r), True), (same(r), r.local)} & broken)
         return min(sound, key=lambda r: (r.rank, r.id), default=None)
@@ -155,9 +158,15 @@ class MemoryStore(Store):
 
     def remove(self, ids: Collection[str]) -> None:
         _checked(self, ())
-        with self._lock:
-            for name in ids:
-                self._records.pop(name, None)
+        for rows in self._programs.copy().values():
+            for name in ids & rows.keys():
+                del rows[name]
+
+
+def _field(record: Record, name: str) -> str:
+    if name == "status":
+        return str(record.measurement.status)
+    return str(record.schedule if name == "schedule" else getattr(record.key, name))
 
 
 APPLICATION = 0x41543031  # "AT01": in SQLite's header, says whose file it is

@@ -39,6 +39,7 @@ class Frame:
     lines: list[Any] = field(default_factory=list)
     before: list[Any] = field(default_factory=list)
     known: dict[Any, Value] = field(default_factory=dict)
+    loads: dict[str, dict[Any, Value]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
     loop: Loop | None = None
     counter: str = ""
@@ -127,12 +128,20 @@ class Function:
         self.frames[min(value.level, self.level)].known[key] = value
         return value
 
+    def recall_load(self, buffer: str, key: Any, level: int) -> Value | None:
+        for frame in self.frames[level:]:
+            if (found := frame.loads.get(buffer)) and key in found:
+                return found[key]
+        return None
+
+    def remember_load(self, buffer: str, key: Any, value: Value) -> Value:
+        self.frames[min(value.level, self.level)].loads.setdefault(buffer, {})[key] = value
+        return value
+
     def forget(self, buffer: str) -> None:
         """A store: loads of this buffer must be made again."""
         for frame in self.frames:
-            stale = [k for k in frame.known if k[0] == "load" and k[1] == buffer]
-            for k in stale:
-                del frame.known[k]
+            frame.loads.pop(buffer, None)
 
     def load_level(self, buffer: str) -> int:
         """The outermost level at which a load of the buffer gives the same value: inside branches and loops that write it."""

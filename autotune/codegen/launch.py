@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,7 @@ class Table:
         self._order = (ctypes.c_int64 * 8)()
         self._head = (ctypes.c_int64 * 2)(0, ctypes.addressof(self._order))
         self._keep: list[Any] = []  # what a call may still be inside of
+        self.lock = threading.Lock()  # calls need none: they read with the interpreter lock held
 
     @property
     def address(self) -> int:
@@ -132,12 +134,17 @@ class Table:
         outputs = len(launch.outputs)
         if launch.inputs + outputs > MAX_BUFFERS or len(launch.params) > MAX_BUFFERS or outputs > MAX_OUTPUTS:
             return
+        with self.lock:
+            self._add(key, form, launch)
+
+    def _add(self, key: Hashable, form: Form, launch: Launch) -> None:
         if key in self._entries:
             entry, keep = self._entries[key]
+            self._keep += [keep[1].owner] if launch.owner is not keep[1].owner else []
+            keep[1] = launch
             entry[5:8] = [launch.entry, launch.threads, int(launch.long)]
             entry[12] = id(form.token)
-            self._keep += [launch.owner] if launch.owner is not keep[1].owner else []
-            keep[:2] = [form, launch]
+            keep[0] = form
             return
         count = len(self._entries)
         if count == len(self._order):

@@ -7,7 +7,7 @@ instructions, keeps register buffers in stack slots that `sroa` turns into regis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..devices.spec import DeviceSpec
 from ..ir.affine import Affine, const
@@ -311,6 +311,9 @@ class _Writer:
             return
         if not all(isinstance(s, (Store, Reduce)) for s in stmt.body):
             raise BuildError(f"vector loop {stmt.name} is not innermost", reason="vector-not-innermost")
+        if self._constant(stmt) == 1:
+            self.unrolled(stmt)
+            return
         self.ev.lanes = self._lanes(stmt)
         if self.ev.lanes is not None:
             self.statements(stmt.body)
@@ -350,10 +353,7 @@ class _Writer:
         if not stores_inner or not across or min(rows, columns) < 2:
             for i in range(rows):
                 fn.fixed[outer.name] = i
-                ev.lanes = self._lanes(inner)
-                if ev.lanes is not None:
-                    self.leaf(leaf)
-                ev.lanes = None
+                self.vector(replace(inner, body=(leaf,)))
             fn.fixed.pop(outer.name, None)
             return
         ev.lanes = self._lanes(outer)

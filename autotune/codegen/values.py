@@ -307,8 +307,8 @@ class Evaluator:
         pointer, shift, level = fn.address(buffer, flat, lanes.name)
         level = max(level, fn.load_level(buffer.name))
         masked = lanes.mask and buffer.name not in self.whole_rows
-        key = ("load", buffer.name, pointer, shift, lanes.width, lanes.mask if masked else "")
-        if known := fn.recall(key, level):
+        key = (pointer, shift, lanes.width, lanes.mask if masked else "")
+        if known := fn.recall_load(buffer.name, key, level):
             return known
         kind, align = wide(memory_type(buffer.dtype), lanes.width), memory_bytes(buffer)
         place = fn.place(pointer, shift, level)
@@ -323,7 +323,7 @@ class Evaluator:
             text = fn.emit(f"load {kind}, ptr {place}, align {align}", level)
         if buffer.dtype == BOOL:
             text = fn.emit(f"trunc {kind} {text} to <{lanes.width} x i1>", level)
-        return fn.remember(key, Value(text, buffer.dtype, lanes.width, level))
+        return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, lanes.width, level))
 
     def lane_step(self, flat: Flat) -> int | tuple[tuple[str, int], ...]:
         """Bytes between neighbouring lanes; -1 where the index is not linear in the vector loop."""
@@ -341,14 +341,14 @@ class Evaluator:
         if lane is not None:
             del fn.fixed[lane[0]]
         level = max(level, fn.load_level(buffer.name))
-        key = ("load", buffer.name, pointer, shift, 1, "")
-        if known := fn.recall(key, level):
+        key = (pointer, shift, 1, "")
+        if known := fn.recall_load(buffer.name, key, level):
             return known
         place = fn.place(pointer, shift, level)
         text = fn.emit(f"load {memory_type(buffer.dtype)}, ptr {place}, align {memory_bytes(buffer)}", level)
         if buffer.dtype == BOOL:
             text = fn.emit(f"trunc i8 {text} to i1", level)
-        return fn.remember(key, Value(text, buffer.dtype, 1, level))
+        return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, 1, level))
 
     def _gather(self, buffer: Buffer, index: tuple[Affine, ...], flat: Flat, step: object) -> Value:
         """Lanes that are not neighbours in memory, one load each; inactive lanes are not touched."""

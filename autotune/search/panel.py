@@ -91,7 +91,7 @@ class PanelSketch:
         rules = {
             "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k) if self.epilogues else np.ones_like(mr, bool),
             "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
-            "stream": (columns["kc"] > 16) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
+            "stream": (columns["kc"] > 16) | (columns["kc"] >= k) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
@@ -252,7 +252,7 @@ class PanelSketch:
         if turned and other:
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
             block = [Tile(cache, ((panel, width), (other, lanes)))]
-            block += [Split(cache, f"{panel}.1", lanes), Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes)]
+            block += [Split(cache, f"{panel}.1", lanes, "cut"), Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes)]
             return block
         if mode == 8 and other:
             return [Tile(cache, ((other, 8), (panel, width))), Unroll(cache, f"{other}.1"), *vectorized(cache, f"{panel}.1", lanes)]

@@ -11,6 +11,7 @@ from autotune.ir.lower import lower
 from autotune.ir.nest import Alloc, Guard, Loop, Nest, Reduce, Store, leaves, walk
 from autotune.ir.nest import Prefetch as PrefetchStmt
 from autotune.ir.program import TensorProgram
+from autotune.ir.schedule import Schedule
 from autotune.ir.steps import (
     ComputeAt,
     Fuse,
@@ -26,7 +27,9 @@ from autotune.ir.steps import (
     Vectorize,
 )
 from autotune.ir.steps import Prefetch as PrefetchStep
+from autotune.ir.verify import verify
 from tests.ir.programs import (
+    LIMITS,
     biased,
     chained,
     normalised,
@@ -37,6 +40,7 @@ from tests.ir.programs import (
     shifted,
     sound,
     transposed,
+    unrolled,
     window,
 )
 
@@ -262,30 +266,64 @@ def test_an_elementwise_chain_in_one_loop() -> None:
     assert str(nest).endswith(f"t1[8*i.0 + i.1] = ({x} * {x}) nontemporal\n")
 
 
-@pytest.mark.parametrize(
-    ("program", "steps"),
-    [
-        # The reduction loop encloses the place of the epilogue: the partial results must outlive an iteration of it.
-        (biased(5, 6, 7), (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1")), ComputeAt("t1", "t0", "i"))),
-        (biased(5, 6, 7), (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1")), ComputeAt("t1", "t0", "k.0"))),
-        # The last block of the reduction is another body, behind the place of the epilogue.
-        (biased(5, 6, 7), (Split("t0", "k", 4, "cut"), ComputeAt("t1", "t0", "k.0"))),
-        # Another stage reads the producer too: it may neither move behind that stage nor become private to one reader.
-        (normalised(5, 7), (ComputeAt("t0", "t2", "i"),)),
-        (normalised(5, 7), (ComputeAt("t0", "t1", "i"),)),
-        (normalised(5, 7), (ComputeAt("t0", "t1", "i"), ComputeAt("t1", "t2", "i"))),
-        # What is packed is made inside the place of the pack.
-        (chained(10), (ComputeAt("t0", "t1", "i"), Pack("t1", 0, ""))),
-        (product(5, 6, 7), (Pack("t0", 1, "j"), Pack("t0", 0, "i"))),
-        # The extent of one loop depends on another one of the same tile.
-        (scale(10), (Split("t0", "i", 4), Tile("t0", (("i.0", 2), ("i.1", 2))))),
-        (row_sum(5, 22), (Split("t0", "k", 8), RegisterTile("t0", (("k.0", 2), ("k.1", 8))))),
-        # Under a guard a pack must stay inside of its source.
-        (window(9, 3), (Split("t0", "k", 4, "guard"), Pack("t0", 0, "k.0"))),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_right_is_refused(program: TensorProgram, steps: tuple[Step, ...]) -> None:
+K_OUTSIDE = (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1")))
+# Schedules whose last step must refuse, because nothing right can come of it; what is wrong if it does not.
+IMPOSSIBLE: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
+    "partial results must outlive an iteration of the reduction loop around the epilogue": (
+        biased(5, 6, 7), (*K_OUTSIDE, ComputeAt("t1", "t0", "i"))),
+    "partial results must outlive an iteration of the reduction loop of the epilogue": (
+        biased(5, 6, 7), (*K_OUTSIDE, ComputeAt("t1", "t0", "k.0"))),
+    "the reduction ends in another body, behind the place of the epilogue": (
+        biased(5, 6, 7), (Split("t0", "k", 4, "cut"), ComputeAt("t1", "t0", "k.0"))),
+    "a producer moves behind another stage that reads it": (normalised(5, 7), (ComputeAt("t0", "t2", "i"),)),
+    "a producer becomes private to one of two readers": (normalised(5, 7), (ComputeAt("t0", "t1", "i"),)),
+    "a producer is private twice after both readers are one": (
+        normalised(5, 7), (ComputeAt("t0", "t1", "i"), ComputeAt("t1", "t2", "i"))),
+    "what reads the producer is not below the loop": (
+        normalised(5, 7), (Pack("t2", 0, ""), ComputeAt("t1", "t2", "i"))),
+    "what is packed is made behind the place of the pack": (
+        chained(10), (ComputeAt("t0", "t1", "i"), Pack("t1", 0, ""))),
+    "a prologue reads another pack, which is made further in": (
+        product(5, 6, 7), (Pack("t0", 1, "j"), Pack("t0", 0, "i"))),
+    "under a guard a pack leaves its source": (window(9, 3), (Split("t0", "k", 4, "guard"), Pack("t0", 0, "k.0"))),
+    "the extent of one loop of a tile depends on another": (
+        scale(10), (Split("t0", "i", 4), Tile("t0", (("i.0", 2), ("i.1", 2))))),
+    "the extent of one loop of a register tile depends on another": (
+        row_sum(5, 22), (Split("t0", "k", 8), RegisterTile("t0", (("k.0", 2), ("k.1", 8))))),
+}  # fmt: skip
+
+
+# Accepted by the step, and rejected by the verifier only: take a name out of here with the change that refuses it.
+LATE = {
+    "the reduction ends in another body, behind the place of the epilogue",
+    "a producer moves behind another stage that reads it",
+    "a producer becomes private to one of two readers",
+    "a producer is private twice after both readers are one",
+    "what is packed is made behind the place of the pack",
+    "a prologue reads another pack, which is made further in",
+    "under a guard a pack leaves its source",
+    "the extent of one loop of a tile depends on another",
+    "the extent of one loop of a register tile depends on another",
+}
+LATER = pytest.mark.xfail(strict=True, reason="only the verifier rejects it")
+
+
+@pytest.mark.parametrize("wrong", [pytest.param(w, marks=[LATER] if w in LATE else []) for w in IMPOSSIBLE])
+def test_what_cannot_be_right_is_refused(wrong: str) -> None:
+    program, steps = IMPOSSIBLE[wrong]
     sound_or_refused(program, *steps)
+
+
+@pytest.mark.parametrize("wrong", IMPOSSIBLE)
+def test_what_cannot_be_right_never_passes(wrong: str) -> None:
+    """Whatever the steps accept, the verifier does not let through what computes something else."""
+    program, steps = IMPOSSIBLE[wrong]
+    try:
+        nest = Schedule(steps).apply(lower(program))
+    except ScheduleError:
+        return
+    if verify(program, unrolled(nest), LIMITS).ok:
+        sound(program, nest)
 
 
 @st.composite

@@ -193,8 +193,6 @@ class _Epilogue:
         names = {b.name for b in outer}
         whole = self.nest.all_buffers[self.step.into].shape
         base = _common_base([s.index for s, _ in stores], names)
-        if base is None:
-            raise self.step.fail(f"the stores of {self.step.into} below {loop.name} start at different places", "no-region")
         terms: list[tuple[Affine, ...]] = []
         for d, start in enumerate(base):
             sizes = {_extent(s.index[d] - start, p, names) for s, p in stores}
@@ -217,11 +215,14 @@ class _Epilogue:
         return (Guard(tuple(last), body),) if last else body
 
 
-def _common_base(indices: list[tuple[Affine, ...]], names: set[str]) -> tuple[Affine, ...] | None:
-    """The part of every index that only the given loops move; bodies of remainders start further on and are skipped."""
-    made = {tuple(Affine(tuple((t, c) for t, c in a.terms if Affine(((t, 1),)).names() <= names)) for a in i) for i in indices}
-    wide = [m for m in made]
-    return wide[0] if len(wide) == 1 else None
+def _common_base(indices: list[tuple[Affine, ...]], names: set[str]) -> tuple[Affine, ...]:
+    """The part of the indices that only the given loops move. Bodies of remainders start at a constant further on: the
+    whole tiles, which move with most loops, say where a block begins."""
+
+    def part(a: Affine) -> Affine:
+        return Affine(tuple((t, c) for t, c in a.terms if Affine(((t, 1),)).names() <= names))
+
+    return max((tuple(map(part, index)) for index in indices), key=lambda base: sum(len(a.terms) for a in base))
 
 
 def _extent(local: Affine, path: Path, names: set[str]) -> int | None:
