@@ -358,14 +358,11 @@ def _apply(node: Op, args: list[Value]) -> Value:
     if inexact and name == "where":
         e = np.where(args[0].v, args[1].e, args[2].e)
         e = np.where(np.asarray(args[0].e) > 0, _apart(args[1].v, args[2].v) + args[1].e + args[2].e, e)
-    elif inexact and name in ("eq", "ne", "mod", "sin") and kind.is_float:
-        slack = sum(np.asarray(a.e) for a in args)
-        if name == "sin":
-            e = np.minimum(slack, 2.0)
-        else:
-            gap = args[0].v - args[1].v if name != "mod" else np.inf  # a remainder jumps: known only for exact operands
-            e = np.where((slack > 0) & ~(np.abs(gap) > slack) | np.isinf(slack), np.inf, 0.0)
-            e = np.where(slack > 0, np.inf, e) if name == "mod" else e
+    elif inexact and name == "sin":
+        e = np.minimum(args[0].e, 2.0)
+    elif inexact and name in ("eq", "ne") and kind.is_float:
+        slack = np.asarray(args[0].e) + args[1].e
+        e = np.where((slack > 0) & ~(np.abs(args[0].v - args[1].v) > slack), np.inf, 0.0)
     elif inexact:
         for signs in product((-1, 1), repeat=len(inexact)) if kind.is_float else ():
             moved = [a.v for a in args]
@@ -373,20 +370,22 @@ def _apply(node: Op, args: list[Value]) -> Value:
                 moved[i] = moved[i] + sign * np.asarray(args[i].e)
             e = np.maximum(e, _apart(_EXACT.apply(node, moved), v))
         lost = np.any([np.broadcast_to(np.isinf(args[i].e), v.shape) for i in inexact], axis=0)
+        if name == "mod":  # it jumps: known for exact operands only
+            lost = np.any([np.broadcast_to(args[i].e, v.shape) > 0 for i in inexact], axis=0)
         if name in ("div", "recip"):
             lost = lost | (np.abs(args[-1].v) <= args[-1].e) & (np.asarray(args[-1].e) > 0)
         e = np.where(lost, np.inf, e)
     if not node.dtype.is_float:
         return Value(v, np.where(np.asarray(e) > 0, np.inf, 0.0) if np.any(e) else 0.0)
     units, unit = _LOSS.get(name, 0), _unit(node.dtype)
-    if name == "sin":
-        e = e + unit * np.abs(args[0].v)
-    if name == "mod":
+    if name in ("sin", "mod"):
         e = e + 4 * unit * np.abs(args[0].v)
     if units:
         step = units * unit * np.abs(v) + _SMALLEST[node.dtype.name]
         if units == 1:  # an exact result that is a number of the type stays exact
-            held = (v == v.astype(node.dtype.numpy)) | np.isnan(v)
+            # (Every float64 is a number of f64: of those, small integers are taken to be exact.)
+            whole = (v == np.rint(v)) & (np.abs(v) < 2.0**53)
+            held = (v == v.astype(node.dtype.numpy) if node.dtype.bits < 64 else whole) | ~np.isfinite(v)
             step = np.where(held & (np.asarray(e) == 0), 0.0, step)
         e = e + np.where(np.isfinite(v), step, 0.0)
     return _settled(v, np.asarray(e), node.dtype) if units or np.any(e) else Value(v)

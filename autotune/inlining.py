@@ -68,11 +68,13 @@ class _Graph:
         return [ld.buffer for ld in self.loads[name] if ld.buffer not in self.roots]
 
     def costs(self) -> dict[str, int]:
-        """The price of each node with all that is inlined into it, shared parts once."""
-        inside: dict[str, set[str]] = {}
+        """The price of each node with all that is inlined into it, shared parts once: exact up to 1, else more than 1."""
+        priced: dict[str, list[str]] = {}  # the first two members that cost anything
         for c in self.order:
-            inside[c.name] = {c.name}.union(*(inside[name] for name in self.inlined(c.name)))
-        return {name: sum(self.price[m] for m in members) for name, members in inside.items()}
+            own = [c.name] if self.price[c.name] else []
+            members = dict.fromkeys(m for part in (own, *map(priced.get, self.inlined(c.name))) for m in part or ())
+            priced[c.name] = list(members)[:2]
+        return {name: sum(self.price[m] for m in members) for name, members in priced.items()}
 
     def sweep(self, keep: Callable[[Compute, set[Site]], bool]) -> None:
         """Visit consumers before producers and make roots of those that `keep` wants; movements are not asked."""
@@ -182,14 +184,14 @@ def _reload(body: Expr, new: Callable[[Load], Load]) -> Expr:
 def _absorb(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute]:
     """Let a reduction write an output directly where the output only permutes its axes or adds extents of one."""
     made = {c.name: c for c in computes}
-    uses = Counter(ld.buffer for c in computes for ld in loads(c.body))
     for c in computes:
         source = made.get(c.body.buffer) if isinstance(c.body, Load) else None
         if not isinstance(c.body, Load) or source is None or not source.combiner or source.name in outputs:
             continue
         pairs = [(i.single(), a.extent) for i, a in zip(c.body.index, source.axes) if a.extent != 1]
         wide = [(a.name, a.extent) for a in c.axes if a.extent != 1]
-        if uses[source.name] == 1 and sorted(map(str, pairs)) == sorted(map(str, wide)):
+        uses = sum(ld.buffer == source.name for other in computes for ld in loads(other.body))
+        if uses == 1 and sorted(map(str, pairs)) == sorted(map(str, wide)):
             body = substitute(source.body, {a.name: i for a, i in zip(source.axes, c.body.index)})
             made[c.name] = replace(source, name=c.name, axes=c.axes, body=body)
             del made[source.name]

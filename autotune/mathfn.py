@@ -132,8 +132,8 @@ def arctan(x: Array) -> Array:
 
 
 def power(x: Array, y: Array) -> Array:
-    """x ** y: integers up to 64 by repeated squaring (1 ulp a product), 0.5 by sqrt; else exp2(y * log2|x|) in f64: 1 ulp
-    in f32, a relative error of (2 + |y * log2 x|) * 2^-53 in f64. A base -0.0 counts as 0.0."""
+    """x ** y: integers up to 64 by repeated squaring (1 ulp a product), 0.5 by sqrt; else exp2(y * log2|x|) in f64:
+    1 ulp in f32, a relative error of (2 + |y * log2 x|) * 2^-53 in f64. A base -0.0 counts as 0.0."""
     if isinstance(y, (int, float, np.generic)):
         if y == 0.5:
             return np.sqrt(x)

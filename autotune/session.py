@@ -25,7 +25,7 @@ from .codegen import build, jit, runtime
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .devices.records import Policy
-from .ir.errors import AutotuneError, DeviceError, ScheduleError, UsageError, VerifyError
+from .ir.errors import AutotuneError, DeviceError, FrozenError, ScheduleError, UsageError, VerifyError
 from .ir.partition import partition
 from .ir.program import Buffer, TensorProgram, canonical_names
 from .ir.schedule import Schedule
@@ -159,7 +159,7 @@ class Workshop:
                 return PreparedKernel(original, program, Choice(schedule, found.source, found.reason, None, seconds), loaded)
         if self.options.frozen:
             miss = lookup.find(self.store, self.key(program))
-            raise UsageError(f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}")
+            raise FrozenError(f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}")
         return self.modelled(original, program)
 
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:

@@ -140,7 +140,7 @@ def trace(
     keywords = {key: enter(value, key, ("arg", key, ())) for key, value in (kwargs or {}).items()}
     random = _random_state()
     result = fn(*positional, **keywords)
-    called: str = name or getattr(fn, "__name__", type(fn).__name__)
+    called = str(name or getattr(fn, "__name__", type(fn).__name__))
     if _random_state() != random:
         code = getattr(fn, "__code__", None)
         where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""

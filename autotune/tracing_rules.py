@@ -1,7 +1,7 @@
 """What each NumPy function records: ufuncs as scalar expressions, others as reductions, products, views, compositions.
 
-Knows NumPy's signatures, dtypes and broadcasting and the Recorder. Must not know which recorded Computes remain. Promotion
-is not restated here: NumPy is asked, by `ufunc.resolve_dtypes`, `np.result_type`, or a call on one element.
+Knows NumPy's signatures, dtypes and broadcasting and the Recorder. Must not know which recorded Computes remain.
+Promotion is not restated here: NumPy is asked, by `ufunc.resolve_dtypes`, `np.result_type`, or a call on one element.
 """
 
 from __future__ import annotations
@@ -352,7 +352,7 @@ def clip(
 def full_like(rec: Recorder, a: Any, fill_value: Any, dtype: Any = None) -> Any:
     x = rec.array(a)
     type = x.type if dtype is None else rec.dtype(dtype)
-    return np.broadcast_to(rec.cast(rec.array(fill_value), type), x.shape)  # type: ignore[arg-type]
+    return np.broadcast_to(rec.cast(rec.array(fill_value), type), x.shape)
 
 
 def round_(rec: Recorder, a: Any, decimals: int = 0, out: Any = None) -> Any:
@@ -361,14 +361,6 @@ def round_(rec: Recorder, a: Any, decimals: int = 0, out: Any = None) -> Any:
         return x if decimals >= 0 else fail("np.round of integers to tens")
     scale = 10.0 ** abs(decimals)
     return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
-
-
-def _triangle(lower: bool, rec: Recorder, m: Any, k: int = 0) -> Tracer:
-    x = rec.array(m)
-    row, column = Index(x.axes[-2] + k), Index(x.axes[-1])
-    value = convert(x.load(x.axes), x.type.compute)
-    mask = op("le", column, row) if lower else op("le", row, column)
-    return rec.define(x.shape, convert(op("where", mask, value, _like(0, value)), x.type))
 
 
 def stack(rec: Recorder, arrays: Sequence[Any], axis: int = 0) -> Tracer:
@@ -417,7 +409,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.outer: lambda rec, a, b: np.multiply.outer(*(rec.array(x).ravel() for x in (a, b))),
     np.vdot: lambda rec, a, b: dot(rec, *(rec.array(x).ravel() for x in (a, b))),
     np.where: where, np.clip: clip, np.round: round_, np.around: round_, np.stack: stack, np.concatenate: concatenate,
-    np.tril: partial(_triangle, True), np.triu: partial(_triangle, False), np.full_like: full_like,
+    np.full_like: full_like,
     np.zeros_like: lambda rec, a, dtype=None: full_like(rec, a, 0, dtype),
     np.ones_like: lambda rec, a, dtype=None: full_like(rec, a, 1, dtype),
     np.reshape: reshape, np.ravel: lambda rec, a, order="C": reshape(rec, a, (-1,), order),

@@ -1,4 +1,4 @@
-"""A naive evaluator of TensorPrograms: NumPy over whole index grids, one Compute after another. The meaning of a program, for tests."""
+"""The meaning of a TensorProgram, for tests: NumPy over whole index grids, one Compute after another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.ir.dtypes import BOOL, DType
-from autotune.ir.expr import HEAVY, Const, Expr, Index, Load, Op
+from autotune.ir.expr import HEAVY, Const, Expr, Index, Load
 from autotune.ir.program import COMBINERS, TensorProgram
 from autotune.tracer import trace
 
@@ -31,10 +31,11 @@ def _fma(a: Any, b: Any, c: Any) -> Any:
     return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
 
 
-PRIMITIVES: dict[str, Callable[..., Any]] = {
+PRIMITIVES: dict[str, Any] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "mod": np.remainder, "max": np.maximum, "min": np.minimum,
     "div": lambda a, b: a / b if a.dtype.kind == "f" else a // b, "fma": _fma,
-    "neg": np.negative, "abs": np.absolute, "sqrt": np.sqrt, "recip": lambda a: 1 / a, "floor": np.floor, "rint": np.rint,
+    "neg": np.negative, "abs": np.absolute, "sqrt": np.sqrt, "recip": lambda a: 1 / a, "floor": np.floor,
+    "rint": np.rint,
     "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "where": np.where,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "shl": _shift(np.left_shift), "shr": _shift(np.right_shift),
@@ -52,8 +53,8 @@ def _cast(value: Any, dtype: DType, numpy: np.dtype[Any]) -> Any:
 def evaluate(program: TensorProgram, arrays: Sequence[Any], wide: bool = True) -> list[np.ndarray]:
     """The outputs, given one array for each program input.
 
-    wide: floats of every type are float64 throughout and never rounded; else each operation is done in its own type. Asserts
-    what a program promises: operand types agree, arithmetic is never done in 16-bit floats, no load is out of bounds.
+    wide: floats of every type are float64 throughout and never rounded; else each operation is done in its own type.
+    Asserts what a program promises: operand types agree, no arithmetic in 16-bit floats, no load out of bounds.
     """
 
     def numpy(dtype: DType) -> np.dtype[Any]:
@@ -81,7 +82,7 @@ def evaluate(program: TensorProgram, arrays: Sequence[Any], wide: bool = True) -
             buffer = buffers[node.buffer]
             assert node.dtype == buffer.dtype and len(node.index) == len(buffer.shape), (node, buffer)
             index = tuple(np.asarray(a.evaluate(env)) for a in node.index)
-            assert all(0 <= i.min() and i.max() < e for i, e in zip(index, buffer.shape)), f"{node}: out of bounds"
+            assert all(i.min() >= 0 and i.max() < e for i, e in zip(index, buffer.shape)), f"{node}: out of bounds"
             return stored[node.buffer][index]
         if node.name == "cast":
             return _cast(args[0], node.dtype, numpy(node.dtype))
@@ -102,8 +103,7 @@ def evaluate(program: TensorProgram, arrays: Sequence[Any], wide: bool = True) -
                 combiner = COMBINERS[c.combiner]
                 over = tuple(range(len(c.axes), len(shape)))
                 identity = storage.type(combiner.identity(c.dtype))
-                function: Any = PRIMITIVES[combiner.primitive]
-                body = function.reduce(body, axis=over, dtype=storage, initial=identity)
+                body = PRIMITIVES[combiner.primitive].reduce(body, axis=over, dtype=storage, initial=identity)
         stored[c.name] = np.array(body, dtype=storage)
         assert stored[c.name].shape == c.shape
     return [stored[name] for name in program.outputs]
@@ -125,3 +125,35 @@ def run(fn: Callable[..., Any], *args: Any, wide: bool = True, **kwargs: Any) ->
     types = {b.name: b.dtype.numpy for b in traced.program.buffers}
     with np.errstate(over="ignore"):
         return traced.rebuild([o.astype(types[name]) for o, name in zip(outputs, traced.program.outputs)])
+
+
+def values(dtype: np.dtype[Any], shape: tuple[int, ...] = (3, 4), seed: int = 0) -> np.ndarray:
+    """Small random numbers of any dtype."""
+    draw = np.random.default_rng(seed)
+    if dtype.kind == "b":
+        return draw.random(shape) < 0.5
+    low = 0 if dtype.kind == "u" else -5
+    return (draw.integers(low, 7, shape) if dtype.kind in "iu" else draw.standard_normal(shape) * 3).astype(dtype)
+
+
+def same(got: Any, expected: Any, tolerance: float | None = None) -> None:
+    """Equal structure, dtypes and shapes; equal values, floats within what their type's rounding leaves."""
+    if isinstance(expected, (tuple, list)):
+        assert type(got) is type(expected) and len(got) == len(expected)
+        for g, e in zip(got, expected):
+            same(g, e, tolerance)
+        return
+    expected = np.asarray(expected)
+    assert got.dtype == expected.dtype and got.shape == expected.shape
+    if expected.dtype.kind in "biu":
+        np.testing.assert_array_equal(got, expected)
+        return
+    bits = {2: 7 if expected.dtype.name == "bfloat16" else 10, 4: 22, 8: 50}[expected.dtype.itemsize]
+    limit = tolerance or 2.0**-bits * 8
+    np.testing.assert_allclose(got.astype(np.float64), expected.astype(np.float64), rtol=limit, atol=limit)
+
+
+def check(fn: Callable[..., Any], *args: Any, tolerance: float | None = None) -> None:
+    """The traced function computes what the function computes."""
+    with np.errstate(all="ignore"):
+        same(run(fn, *args), fn(*args), tolerance)

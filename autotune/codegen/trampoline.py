@@ -200,9 +200,9 @@ def _check(made: FastType, context: ContextVar[Any], entry: int) -> None:
 
 # An entry is 14 words: positional, keywords, &names, guards, &guards, entry, threads, long, outputs, &outputs, inputs,
 # 0, token, single. A static guard is 4 words: 1, place, object, how to compare. An array guard is 9: 0, place or -1
-# (the array itself), -2 (a cell) or -3 (a dictionary), that object, name, dtype, ndim, flags, buffer, element bytes; and
-# 3 a dimension: extent, rule, stride in bytes or place in params. An output is 4: dtype, ndim, &shape, bytes. All of it
-# is read and written with the interpreter lock held.
+# (the array itself), -2 (a cell) or -3 (a dictionary), that object, name, dtype, ndim, flags, buffer, element bytes;
+# and 3 a dimension: extent, rule, stride in bytes or place in params. An output is 4: dtype, ndim, &shape, bytes. All
+# of it is read and written with the interpreter lock held.
 _SOURCE = """
 memory = 8
 

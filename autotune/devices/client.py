@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..ir.errors import MeasureError
 from .measure import device_lock
@@ -31,6 +31,7 @@ from .wire import NOTE, frame
 LIMITS = {"start": 60.0, "compile": 20.0, "check": 60.0, "launch": 10.0, "run": 20.0}
 GRACE = 0.3  # after a deadline, before a worker that is still building is ended
 TICK = 50  # milliseconds between two looks at what a silent worker is doing
+_NONE: Mapping[str, float] = {}
 _ROOT = str(Path(__file__).resolve().parents[2])
 # The worker imports what this process would, and its linear algebra does not spin beside what is being timed.
 _BOOT = (
@@ -67,7 +68,7 @@ class _Process:
             stdout=subprocess.PIPE, stderr=self.errors, pass_fds=(self.notes.fileno(),),
         )  # fmt: skip
         self.owner, self.greeted = os.getpid(), False
-        self.close = weakref.finalize(self, _end, self.child, self.owner)
+        self.close = weakref.finalize(self, _end, self.child, self.owner, (self.notes, self.errors))
         self.send({"job": "hello", "spec": spec.to_json()})
 
     def send(self, job: Mapping[str, Any]) -> None:
@@ -114,17 +115,17 @@ class _Process:
             code = self.child.wait()
             what = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             status = Status.COMPILE if stage == "compile" else Status.RUNTIME
-        self.close()
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 2000))
         tail = self.errors.read().decode(errors="replace").strip().splitlines()
+        self.close()
         return _Lost(f"the measuring process {what}, at stage {': '.join([stage, *tail[-1:]])}", status, stage, handle)
 
 
-def _end(child: subprocess.Popen[bytes], owner: int) -> None:
+def _end(child: subprocess.Popen[bytes], owner: int, files: Iterable[IO[bytes]]) -> None:
     """Kill and reap a worker; in a fork of its parent only let go of it."""
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            pipe.close()
+    for file in (child.stdin, child.stdout, *files):
+        if file is not None:
+            file.close()
     if os.getpid() == owner:
         child.kill()
         child.wait()
@@ -159,6 +160,11 @@ class WorkerClient:
                 except OSError as error:
                     raise MeasureError(f"the measuring process cannot be started: {error}") from error
 
+    def wait(self) -> None:
+        """Return when the worker runs, so that no budget pays for its start. Raises MeasureError where it does not."""
+        with self._mutex:
+            self._ask({"job": "drop", "handles": []}, float("inf"))
+
     def close(self) -> None:
         with self._mutex:
             if self._process is not None:
@@ -174,27 +180,31 @@ class WorkerClient:
 
     def build(
         self, candidates: Sequence[tuple[Any, Any]], deadline: float | None = None, check: str = "quick",
-        threads: int | None = None,
+        threads: int | None = None, limits: Mapping[str, float] | None = None,
     ) -> list[BuildReport]:  # fmt: skip
         """One report for each (program, schedule) in JSON values. `check`: "quick" | "thorough" | "none".
 
-        Candidates for which `deadline` (a `time.monotonic()`) leaves no time are "interrupted".
+        Candidates for which `deadline` (a `time.monotonic()`) leaves no time are "interrupted". `limits` override the
+        client's: {"launch": 0.5} gives up on kernels that take longer for one call.
         """
         end, out, texts = float("inf") if deadline is None else deadline, [], dict[int, str]()
         with self._mutex:
             for program, schedule in candidates:
-                text = texts.setdefault(id(program), sys.intern(json.dumps(program, separators=(",", ":"))))
-                c = _Candidate(text, json.dumps(schedule, sort_keys=True), threads or self.threads)
+                if id(program) not in texts:
+                    texts[id(program)] = sys.intern(json.dumps(program, separators=(",", ":")))
+                c = _Candidate(texts[id(program)], json.dumps(schedule, sort_keys=True), threads or self.threads)
                 if c not in self._bad and time.monotonic() >= end:
                     out.append(BuildReport(Status.INTERRUPTED, reason="deadline", message="the time was up"))
                 else:
-                    out.append(self._bad.get(c) or self._build(next(self._handles), c, end, check))
+                    out.append(self._bad.get(c) or self._build(next(self._handles), c, end, check, limits or {}))
         return out
 
-    def _build(self, handle: int, c: _Candidate, end: float, check: str) -> BuildReport:
+    def _build(
+        self, handle: int, c: _Candidate, end: float, check: str = "none", limits: Mapping[str, float] = _NONE
+    ) -> BuildReport:
         job = {"job": "build", "handle": handle, "program": c.program, "schedule": c.schedule, "threads": c.threads}
         try:
-            report = BuildReport.from_json(self._ask({**job, "check": check}, end + GRACE))
+            report = BuildReport.from_json(self._ask({**job, "check": check}, end + GRACE, limits))
         except _Lost as lost:
             return self._blame(c, lost)
         if report.ok:
@@ -213,6 +223,7 @@ class WorkerClient:
         """Interleaved timings of built candidates, in their order. One that kills the worker costs only itself."""
         how, end = replace(policy, rounds=rounds or policy.rounds), float("inf") if deadline is None else deadline
         done: dict[int, Measurement] = {}
+        attempts = itertools.count()
         with self._mutex, device_lock(self.lock, self.spec.id, end) as alone:
             while live := [h for h in handles if h not in done]:
                 job = {"job": "time", "handles": live, "policy": how.to_json()}
@@ -224,9 +235,13 @@ class WorkerClient:
                     for h in [lost.handle] if lost.handle in live else live:
                         done[h] = Measurement(status=lost.status, message=str(lost))
                     continue
+                many = next(attempts) > len(handles)
                 for h in reply.get("missing", ()):  # it is another worker, or it has let go of some
-                    report = BuildReport(Status.RUNTIME, message=f"no candidate has the handle {h}")
-                    if h in self._known and (report := self._build(h, self._known[h], end, "none")).ok:
+                    why = (
+                        "too many candidates or programs for one worker" if many else f"no candidate has the handle {h}"
+                    )
+                    report = BuildReport(Status.RUNTIME, message=why)
+                    if h in self._known and not many and (report := self._build(h, self._known[h], end)).ok:
                         continue
                     done[h] = Measurement(status=report.status, message=report.message)
                 for h, row in zip(live, reply.get("measurements", ())):
@@ -241,7 +256,7 @@ class WorkerClient:
             if gone and self._process is not None and self._process.owner == os.getpid():
                 self._ask({"job": "drop", "handles": gone}, float("inf"))
 
-    def _ask(self, job: Mapping[str, Any], end: float) -> Any:
+    def _ask(self, job: Mapping[str, Any], end: float, limits: Mapping[str, float] = _NONE) -> Any:
         for again in (True, False):
             self.start()
             assert self._process is not None
@@ -250,7 +265,7 @@ class WorkerClient:
                 if not process.greeted:
                     process.receive(self.limits, end)
                 process.send(job)
-                reply = process.receive(self.limits, end)
+                reply = process.receive({**self.limits, **limits}, end)
             except _Lost as lost:
                 self.restarts += 1
                 if not process.greeted and lost.status is not Status.INTERRUPTED:

@@ -20,7 +20,8 @@ Run = Callable[[int], float]
 
 CPU_SHARE = 0.97  # of the wall time that the timing thread must have run for
 DRIFT = 1.12  # a sentinel this many times its best marks its round as disturbed
-ATTEMPTS = 3  # for one sample, while it is being preempted
+ATTEMPTS = 3  # for one sample, while it is being preempted and shorter than LONG
+LONG = 0.05  # seconds over which preemption averages out
 FIRST_CUT = 3.0  # a candidate this many times slower than the leader at first touch is timed no further
 SECOND_CUT = 2.0  # the same after one full round
 
@@ -153,7 +154,7 @@ def _sample(entry: _Entry, policy: Policy, deadline: float, touch: Callable[[int
             entry.repeat *= max(2, min(64, int(policy.sample_seconds / max(wall, 1e-9))))
             best, quiet = float("inf"), False
             continue
-        if quiet or not _fits(entry, deadline):
+        if quiet or wall > LONG or not _fits(entry, deadline):
             break
     return best / entry.repeat, quiet
 

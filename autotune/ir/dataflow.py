@@ -220,19 +220,18 @@ class Dataflow:
         ):
             return
         before = [(w, at) for w, at in writes if w.position < site.position]
-        what = f"{key[0]}[{', '.join(map(str, index))}] is read before it is written in {site}"
-        yield from self._met("undefined", what, before, (site, index), key[0])
+        yield from self._met("undefined", "is read before it is written", before, (site, index), key[0])
 
     def _used(self, key: Key, site: Site, index: Index) -> Iterator[Violation]:
         """What is accumulated is read afterwards (a maximum that loses a lane is seldom seen from outside)."""
         after = [(r, at) for r, at in self.reads[key] if r.position > site.position]
-        what = f"{key[0]}[{', '.join(map(str, index))}] is not read after its update in {site}"
-        yield from self._met("unused", what, after, (site, index), key[0])
+        yield from self._met("unused", "is not read after its update", after, (site, index), key[0])
 
     def _met(self, kind: str, what: str, others: list[Access], access: Access, name: str) -> Iterator[Violation]:
         """A violation unless every element of the access is one of the others', in one iteration of common loops."""
         if any(_covers(other, access) for other in reversed(others)):
             return
+        what = f"{name}[{', '.join(map(str, access[1]))}] {what} in {access[0]}"
         try:
             missing = _missing(others, access, access[0].buffer(self.nest, name).shape) if others else ()
         except TooManyPoints:

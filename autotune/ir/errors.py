@@ -50,3 +50,7 @@ class MeasureError(AutotuneError):
 
 class UsageError(AutotuneError):
     """The command line, an option or an environment variable is wrong (exit code 2)."""
+
+
+class FrozenError(UsageError):
+    """Nothing is stored for a kernel, and AUTOTUNE_FROZEN forbids anything else (exit code 5)."""

@@ -104,28 +104,21 @@ def merged(where: Space, parts: Iterable[Space]) -> Space:
     return Space(tuple(lp for lp in where.loops if lp[0] in names), guards)
 
 
-def table(where: Space, cap: int = CAP) -> tuple[dict[str, Array], int]:
+def table(where: Space) -> tuple[dict[str, Array], int]:
     """Every point: one column a loop, and the number of rows."""
     env: dict[str, Array] = {}
-    rows, pending = 1, list(where.guards)
-
-    def keep(mask: Any) -> None:
-        nonlocal rows, env
-        mask = np.broadcast_to(mask, rows)
-        env, rows = {n: v[mask] for n, v in env.items()}, int(mask.sum())
-
-    for name, extents in (("", ()), *where.loops):
-        if name:
-            sizes = lengths(extents, env, rows)
-            total = int(sizes.sum())
-            if total > cap:
-                raise TooManyPoints
-            env = {n: np.repeat(v, sizes) for n, v in env.items()}
-            env[name] = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            rows = total
-        for g in [g for g in pending if g.names() <= env.keys()]:
-            pending.remove(g)
-            keep(g.evaluate(env) >= 0)
+    rows = int(all(g.const >= 0 for g in where.guards if g.is_const))
+    for name, extents in where.loops:
+        sizes = lengths(extents, env, rows)
+        rows = int(sizes.sum())
+        if rows > CAP:
+            raise TooManyPoints
+        env = {n: np.repeat(v, sizes) for n, v in env.items()}
+        env[name] = np.arange(rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        for g in where.guards:
+            if name in g.names() and g.names() <= env.keys():
+                kept = g.evaluate(env) >= 0
+                env, rows = {n: v[kept] for n, v in env.items()}, int(kept.sum())
     return env, rows
 
 

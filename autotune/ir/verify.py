@@ -12,15 +12,13 @@ from math import gcd, prod
 
 from .affine import Affine, Atom, FloorDiv, Mod, affine
 from .counts import Counts, count_nest
-from .dataflow import Dataflow, Site, Violation, outside
+from .dataflow import Access, Dataflow, Site, Violation, outside
 from .errors import VerifyError
 from .expr import names
 from .limits import Limits
 from .nest import LOOP_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
 from .points import TooManyPoints
 from .program import COMBINERS, Buffer, TensorProgram
-
-Access = tuple[Site, tuple[Affine, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class _Structure:
     def _loop(self, lp: Loop, loops: dict[str, Loop]) -> Iterator[Violation]:
         if lp.name in loops or not lp.extents:
             yield Violation("names", f"loop {lp.name} repeats a name of its path, or has no extent")
-        yield from _bound(lp.extents, loops, f"the extent of {lp.name}")
+        yield from _bound(lp.extents, loops, lp.name)
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
         bad = (lp.kind == "parallel" and inside) or (lp.kind != "vector" and "vector" in inside)
@@ -115,10 +113,10 @@ class _Structure:
 
     def _leaf(self, site: Site, loops: dict[str, Loop], buffers: dict[str, Buffer]) -> Iterator[Violation]:
         leaf = site.leaf
-        yield from _bound(leaf.index, loops, str(site))
+        yield from _bound(leaf.index, loops, site)
         target = buffers.get(leaf.buffer)
         if not isinstance(leaf, Prefetch):
-            yield from _bound((*(a for _, a in leaf.origin), *(getattr(leaf, "first", None) or ())), loops, str(site))
+            yield from _bound((*(a for _, a in leaf.origin), *(getattr(leaf, "first", None) or ())), loops, site)
             if unbound := names(leaf.value) - loops.keys():
                 yield Violation("names", f"{sorted(unbound)[0]} is not a loop around {site}")
             if target and (target.scope == "input" or target.dtype != leaf.value.dtype):
@@ -135,7 +133,7 @@ class _Structure:
                         yield Violation("register", f"register {name} is indexed by {loops[n].kind} loop {n} in {site}")
 
 
-def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: str) -> Iterator[Violation]:
+def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: object) -> Iterator[Violation]:
     for a in values:
         if unbound := a.names() - loops.keys():
             yield Violation("names", f"{sorted(unbound)[0]} is not a loop around {what}")

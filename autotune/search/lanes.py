@@ -12,7 +12,7 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import Parallel, RegisterTile, Reorder, Split, Step, Unroll
+from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Unroll
 from .facts import Facts, Stage
 from .machine import Machine
 from .panel import MAX_STATEMENTS
@@ -28,6 +28,7 @@ class LanesSketch:
     k: str
     u: str | None
     w: str | None
+    epilogues: tuple[str, ...]
     spec: DeviceSpec
     threads: int
     name: str = "lanes"
@@ -88,26 +89,28 @@ class LanesSketch:
         first = (outer + [a for a, _ in tiled] or [None])[0]  # type: ignore[list-item]
         parallel = self.threads > 1 and first is not None and self.stage.extents[first] >= self.threads
         order = outer + [a for a, _ in tiled] + inner + [k]
-        if parallel and not outer and tiled:
-            # Threads share whole blocks of rows; the register tile is cut inside them.
-            n, f = self.stage.extents[first or ""], tiled[0][1]
-            block = -(-n // (4 * self.threads) // f) * f if n >= 4 * self.threads * f else -(-n // self.threads)
-            block = max(f, -(-block // f) * f)
+        blocked = bool(tiled) and (bool(self.epilogues) or (parallel and not outer))
+        if blocked:
+            # Threads, and stages that follow, take whole blocks of results; the register tile is cut inside them.
+            n, f = self.stage.extents[tiled[0][0]], tiled[0][1]
+            block = max(f, -(-min(64, -(-n // (4 * self.threads))) // f) * f)
             steps.append(Split(s, tiled[0][0], block))
             name = tiled[0][0]
             tiled[0] = (f"{name}.1", f)
-            order = [f"{name}.0", f"{name}.1", *order[1:]]
-            first = f"{name}.0"
+            order = [*outer, f"{name}.0", f"{name}.1", *order[len(outer) + 1 :]]
+            first = outer[0] if outer else f"{name}.0"
         steps.append(Reorder(s, tuple(order)))
         steps.append(RegisterTile(s, (*tiled, (k, point["nv"] * lanes))))
         steps += [Unroll(s, f"{a}.1") for a, _ in tiled]
         steps += vectorized(s, f"{k}.1", lanes)
+        if self.epilogues:
+            steps += [ComputeAt(e, s, f"{tiled[0][0].removesuffix('.1')}.0" if tiled else outer[-1]) for e in self.epilogues]
         if parallel and first:
             steps.append(Parallel(s, first))
         return Schedule(tuple(steps))
 
 
-def lanes_sketches(facts: Facts, stage: Stage, spec: DeviceSpec, threads: int) -> list[LanesSketch]:
+def lanes_sketches(facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int) -> list[LanesSketch]:
     """One for each reduction axis along which every load that moves with it is contiguous."""
     found = []
     for k in stage.reduce_axes:
@@ -120,5 +123,7 @@ def lanes_sketches(facts: Facts, stage: Stage, spec: DeviceSpec, threads: int) -
         u = next((a for a in axes if a != w), None)
         if u is None and w is not None:
             u, w = w, None
-        found.append(LanesSketch(facts, stage, k, u, w, spec, threads))
+        if epilogues and not axes:
+            continue
+        found.append(LanesSketch(facts, stage, k, u, w, epilogues, spec, threads))
     return found

@@ -11,18 +11,27 @@ from .panel import panel_sketches
 from .rows import rows_sketches
 from .sketch import Sketch
 
+SMALL_FLOPS = 1 << 22
+
 
 def sketches(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Sketch]:
     """All sketches that fit a one-kernel program; empty where only the plain nest is known to be right (a scalar, say)."""
     if any(a.extent == 0 for c in program.computes for a in c.all_axes):
         return []
     known = facts(program)
+    found = _fitting(known, spec, threads)
+    if threads > 1 and program.flops < SMALL_FLOPS:
+        found += _fitting(known, spec, 1)  # waking threads may cost more than they save
+    return found
+
+
+def _fitting(known: Facts, spec: DeviceSpec, threads: int) -> list[Sketch]:
     first, rest = known.stages[0], known.stages[1:]
     found: list[Sketch] = []
     if first.is_reduction and _pointwise_after(first, rest):
-        found += panel_sketches(known, first, tuple(s.name for s in rest), spec, threads)
-        if not rest:
-            found += lanes_sketches(known, first, spec, threads)
+        names = tuple(s.name for s in rest)
+        found += panel_sketches(known, first, names, spec, threads)
+        found += lanes_sketches(known, first, names, spec, threads)
     if len(known.stages) == 1 and not first.is_reduction:
         found.append(MapSketch(known, first, spec, threads))
     elif not found or rest:

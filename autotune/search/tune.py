@@ -85,16 +85,18 @@ class Tuner:
 
     def run(self, default: Candidate, seeds: Sequence[Candidate] = ()) -> Outcome:
         """Tune. Raises MeasureError where not even the default could be measured."""
-        interrupted = False
+        interrupted, st = False, self.state
+        finals: list[tuple[Candidate, Measurement]] = []
         try:
             self._explore(default, seeds)
+            finals = self._finish(default) if st.seconds else []
         except KeyboardInterrupt:
+            if not st.seconds:
+                raise
             interrupted = True
-        st = self.state
         if not st.seconds:
             reasons = ", ".join(f"{n} {reason}" for reason, n in st.rejections.items()) or "no time was left"
             raise MeasureError(f"nothing valid was measured: {reasons}; raise the budget or run `autotune doctor`")
-        finals = [] if interrupted else self._finish(default)
         winner, seconds, default_seconds = self._choose(default, finals)
         elapsed = time.monotonic() - self.start
         self.measurer.drop(st.handles.values())

@@ -1,4 +1,4 @@
-"""LLVM text to code that runs: results, errors with their log, other targets, unloading; and the small native language."""
+"""LLVM text to code that runs: results, errors with their log, other targets, unloading; the small native language."""
 
 from __future__ import annotations
 
@@ -100,10 +100,13 @@ def test_code_of_one_load_outlives_another() -> None:
     assert array.tolist() == [3.0] * 8
 
 
+def used() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 def test_loads_and_builds_leave_nothing_behind() -> None:
     obj = jit.assemble(SCALE, HOST)
-    used = lambda: int(Path("/proc/self/statm").read_text().split()[1])  # noqa: E731
     work: list[Callable[[], object]] = [lambda: jit.load(obj, "scale", SYMBOLS), lambda: jit.assemble(SCALE, HOST)]
     for step in work:
         for _ in range(130):
@@ -127,7 +130,7 @@ jit.assemble(text, "")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# ---- the native language ----------------------------------------------------------------------------------------------
+# ---- the native language --------------------------------------------------------------------------------------------
 
 PROGRAM = """
 cell = 64
@@ -182,7 +185,12 @@ def test_native_memory_and_calls(native: jit.Loaded) -> None:
     assert call(native, "at_memory", 42) == 42 * 1000000 + 100000 + 0 + 22 * 10 + 1
     assert call(native, "at_memory", 42) == 42 * 1000000 + 100000 + 22 * 1000 + 22 * 10 + 1
     seen: list[tuple[int, int]] = []
-    callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(lambda a, b: seen.append((a, b)) or 8)
+
+    def remember(a: int, b: int) -> int:
+        seen.append((a, b))
+        return 8
+
+    callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(remember)
     assert call(native, "at_call", ctypes.cast(callback, ctypes.c_void_p).value or 0, 100) == 79
     assert seen == [(3, 4)]
 

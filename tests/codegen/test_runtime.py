@@ -140,6 +140,7 @@ def test_another_thread_really_works(pool: Runtime, code: jit.Loaded) -> None:
     assert any(visit(pool, code.address, 4000, 1, 2, n=20)[1].any() for _ in range(200)), "the worker never joined"
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_starts_its_own_pool(pool: Runtime, code: jit.Loaded) -> None:
     visit(pool, code.address, 100, 0, 3)
@@ -174,9 +175,12 @@ def test_what_cannot_be_allocated_is_refused(pool: Runtime) -> None:
     assert pool.call("at_array_acquire", -1) == 0
 
 
+def used() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 def test_kept_blocks_are_few(pool: Runtime) -> None:
-    used = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # noqa: E731
     before = used()
     for i in range(300):
         size = (1 + i % 37) << 18

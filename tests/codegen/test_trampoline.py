@@ -1,10 +1,11 @@
-"""The native call path: which calls a guard lets through, what they return, and that nothing is leaked, lost or mixed up."""
+"""The native call path: which calls a guard lets through, what they return, and that nothing leaks or is mixed up."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import Callable
@@ -127,8 +128,8 @@ def missed(result: Any) -> bool:
 
 def test_the_instance_is_an_ordinary_object(fast: trampoline.FastType, adder: Any) -> None:
     assert isinstance(adder, Base) and adder.method() == "k" and callable(adder)
-    adder.extra = 1
-    assert adder.__dict__["extra"] == 1 and weakref.ref(adder)() is adder
+    vars(adder)["extra"] = 1
+    assert getattr(adder, "extra", 0) == 1 and weakref.ref(adder)() is adder
     with pytest.raises(TypeError):
         fast.type("not attached to a table")(A, B)
 
@@ -200,7 +201,8 @@ class Sub(np.ndarray):
 def test_other_arguments_go_to_python(adder: Any, array: Any) -> None:
     for args in ((array, B), (A, array)):
         kind, instance, given, kwargs = adder(*args)
-        assert kind == "miss" and instance is adder and all(g is a for g, a in zip(given, args, strict=True)) and not kwargs
+        assert kind == "miss" and instance is adder and not kwargs
+        assert all(g is a for g, a in zip(given, args, strict=True))
 
 
 def test_the_form_of_the_call_counts(adder: Any) -> None:
@@ -213,7 +215,12 @@ def test_the_form_of_the_call_counts(adder: Any) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "accepted"),
-    [("general not 4K", [8, 12, 64]), ("general 4K", [4096, 8192]), ("general", [8, 12, 64, 4096, 8192]), ("exact", [4])],
+    [
+        ("general not 4K", [8, 12, 64]),
+        ("general 4K", [4096, 8192]),
+        ("general", [8, 12, 64, 4096, 8192]),
+        ("exact", [4]),
+    ],
 )
 def test_run_time_strides(fast: trampoline.FastType, code: jit.Loaded, rule: str, accepted: list[int]) -> None:
     guards = (ArrayGuard(0, F32, (Axis(4, rule, 4),), 0), PAIR[1])
@@ -247,7 +254,8 @@ def test_static_values_are_compared_by_value_and_type(fast: trampoline.FastType,
     form = Form(3, ("axis",), (*PAIR, StaticGuard(2, value), StaticGuard(3, value)), ())
     kernel = make(fast, (form, Launch(code.address, 1, 2, ((F32, (4,)),), owner=code)))
     assert not missed(kernel(A, B, value, axis=value))
-    equal = type(value)(str(value)) if type(value) in (int, float) else "".join(list(value)) if value == "sum" else value
+    equal = float(str(value)) if type(value) is float else int(str(value)) if type(value) is int else value
+    equal = "".join(list(value)) if value == "sum" else equal
     assert not missed(kernel(A, B, equal, axis=equal))
     others: list[Any] = [x for x in (*STATICS, 0.0, 1, 1.0, 3.0, "sun", [], A) if x is not value]
     for other in others:
@@ -388,11 +396,14 @@ def test_threads_do_not_mix_results(adder: Any) -> None:
     assert not wrong
 
 
+def used() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 def test_ten_thousand_calls_leave_nothing(fast: trampoline.FastType, code: jit.Loaded, adder: Any) -> None:
     two = Launch(code.addresses["two"], 1, 2, ((F32, (4,)), (F32, (2, 2))), single=False, owner=code)
     pair, out = make(fast, (Form(2, (), PAIR, ()), two)), np.empty(4, np.float32)
-    used = lambda: int(Path("/proc/self/statm").read_text().split()[1])  # noqa: E731
 
     def calls() -> None:
         for _ in range(10_000):
@@ -437,15 +448,16 @@ def test_aligned_arrays(dtype: Any, shape: tuple[int, ...]) -> None:
 
 def test_a_layout_that_is_not_understood_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trampoline.probe().data
-    for change, words in (
-        (lambda: monkeypatch.setattr(trampoline.sys, "byteorder", "big"), "little-endian"),
-        (lambda: monkeypatch.setattr(trampoline.sysconfig, "get_config_var", lambda name: 1), "lock"),
-        (lambda: monkeypatch.setattr(trampoline, "_numpy_api", lambda slot: ctypes.cast(FAKE, ctypes.c_void_p).value), "allocator"),
-    ):
-        change()
-        with pytest.raises(BuildError, match=words):
-            trampoline.probe()
-        monkeypatch.undo()
+    nothing = ctypes.cast(NOTHING, ctypes.c_void_p).value
+    changes: list[tuple[Any, str, Any, str]] = [
+        (sys, "byteorder", "big", "little-endian"), (sysconfig, "get_config_var", lambda name: 1, "lock"),
+        (trampoline, "_numpy_api", lambda slot: nothing, "allocator"),
+    ]  # fmt: skip
+    for module, name, value, words in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            with pytest.raises(BuildError, match=words):
+                trampoline.probe()
 
 
-FAKE = ctypes.CFUNCTYPE(ctypes.c_void_p)(lambda: None)
+NOTHING = ctypes.CFUNCTYPE(ctypes.c_void_p)(lambda: None)

@@ -16,7 +16,7 @@ from autotune.ir.errors import BuildError, ScheduleError
 from autotune.ir.program import TensorProgram
 from autotune.worker import Built, serve
 
-OUTSIDE = {"overrun": lambda n: n, "underrun": lambda n: -1, "far": lambda n: n + 4096}
+OUTSIDE: dict[str, Callable[[int], int]] = {"overrun": lambda n: n, "underrun": lambda n: -1, "far": lambda n: n + 4096}
 
 
 class Fake:
@@ -45,7 +45,10 @@ class Fake:
         def entry(data: int) -> None:
             calls[0] += 1
             pointers = np.frombuffer(ctypes.string_at(data, 8 * len(sizes)), np.int64).tolist()
-            arrays = [np.frombuffer((ctypes.c_float * n).from_address(p), np.float32) for n, p in zip(sizes, pointers)]
+            arrays = [
+                np.frombuffer(memoryview((ctypes.c_float * n).from_address(p)), np.float32)
+                for n, p in zip(sizes, pointers)
+            ]
             if kind == "crash" or (kind == "crash-later" and calls[0] > 6):
                 ctypes.memset(0, 0, 1)
             while kind == "hang" or (kind == "hang-later" and calls[0] > 6):

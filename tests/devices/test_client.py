@@ -117,6 +117,12 @@ def test_deadlines(client: WorkerClient) -> None:
     assert good and client.time([good], Policy(rounds=10**6), deadline=time.monotonic() + 0.1)[0].ok
 
 
+def test_a_limit_for_one_build(client: WorkerClient) -> None:
+    (report,) = client.build([(PROGRAM, {"kind": "ok", "seconds": 0.3})], limits={"launch": 0.1})
+    assert report.status is Status.TIMEOUT and "at stage launch" in report.message
+    assert build(client, "ok", seconds=0.2).ok
+
+
 def test_threads_share_a_client(client: WorkerClient) -> None:
     reports: list[BuildReport] = []
     threads = [threading.Thread(target=lambda i=i: reports.append(build(client, "ok", t=i))) for i in range(8)]
@@ -191,3 +197,9 @@ def test_the_worker_ends_with_its_parent() -> None:
             return
         time.sleep(0.05)
     raise AssertionError("the worker outlived its parent")
+
+
+def test_more_programs_than_a_worker_keeps(client: WorkerClient) -> None:
+    reports = client.build([(to_json(elementwise(n)), {"kind": "ok"}) for n in (3, 4, 5)])
+    rows = client.time([r.handle for r in reports if r.handle], QUICK)
+    assert len(rows) == 3 and any("too many" in r.message for r in rows if not r.ok)

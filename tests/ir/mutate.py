@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from autotune.ir.affine import Affine, const
 from autotune.ir.bounds import upper
 from autotune.ir.expr import Expr, Load, Op, loads, op, transform
-from autotune.ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, leaves, map_leaves, walk, with_body
+from autotune.ir.nest import (
+    Alloc,
+    Guard,
+    Loop,
+    Nest,
+    Prefetch,
+    Reduce,
+    Stmt,
+    leaves,
+    map_leaves,
+    reads,
+    walk,
+    with_body,
+)
 
 Change = Callable[[Nest], Nest]
 Mutant = tuple[str, Change]  # what is wrong, and the change that makes it so
@@ -61,8 +75,9 @@ def block(test: Callable[[Any], bool] | str, fn: BlockEdit) -> Change:
 
     def change(nest: Nest) -> Nest:
         blocks = [s for s, _ in walk(nest.body) if is_block(s)]
-        passes = test if callable(test) else (lambda s: test == (s.buffer.name if isinstance(s, Alloc) else getattr(s, "name", "")))
-        return block_at(next(n for n, s in enumerate(blocks) if passes(s)), fn)(nest)
+        names = [s.buffer.name if isinstance(s, Alloc) else getattr(s, "name", "") for s in blocks]
+        hits = [test(s) if callable(test) else name == test for s, name in zip(blocks, names)]
+        return block_at(hits.index(True), fn)(nest)
 
     return change
 
@@ -132,22 +147,26 @@ def bumped(index: tuple[Affine, ...], d: int) -> tuple[Affine, ...]:
 
 
 def statements(nest: Nest) -> Iterator[Mutant]:
-    sites = [(s, path) for s, path in walk(nest.body) if not is_block(s)]
+    sites: list[tuple[Any, tuple[Any, ...]]] = [(s, path) for s, path in walk(nest.body) if not is_block(s)]
     for number, (s, path) in enumerate(sites):
         what = f"statement {number}"
         if isinstance(s, Prefetch):
             if number % 4 == 0:
-                yield f"{what}: prefetch out of bounds", leaf_at(number, having(index=(*s.index[:-1], s.index[-1] + 64)))
+                yield (
+                    f"{what}: prefetch out of bounds",
+                    leaf_at(number, having(index=(*s.index[:-1], s.index[-1] + 64))),
+                )
             continue
         yield f"{what}: dropped", leaf_at(number, lambda s: ())
         for d in range(len(s.index)):
             if not _some_lanes(s, path, d):
                 yield f"{what}: writes one further in dimension {d}", leaf_at(number, having(index=bumped(s.index, d)))
         for n in range(len(loads(s.value))):
-            yield f"{what}: reads load {n} one further", leaf_at(number, lambda s, n=n: (_shifted(s, n),))
+            yield f"{what}: reads load {n} one further", leaf_at(number, partial(_shifted, number=n))
         if isinstance(s, Reduce):
             yield f"{what}: always initialises", leaf_at(number, having(first=()))
-            yield f"{what}: combines otherwise", leaf_at(number, having(combiner="min" if s.combiner != "min" else "max"))
+            other = "min" if s.combiner != "min" else "max"
+            yield f"{what}: combines by {other}", leaf_at(number, having(combiner=other))
             if s.first is not None:
                 yield f"{what}: never initialises", leaf_at(number, having(first=None))
                 yield f"{what}: initialises too late", leaf_at(number, having(first=bumped(s.first, 0)))
@@ -156,10 +175,8 @@ def statements(nest: Nest) -> Iterator[Mutant]:
 def _some_lanes(s: Any, path: tuple[Any, ...], d: int) -> bool:
     """The tail of a reduction in some of the accumulator's lanes: it may use any lanes."""
     loops = {b.name: b for b in path if isinstance(b, Loop)}
-    return isinstance(s, Reduce) and s.first is None and any(
-        loops[n].kind == "vector" and loops[n].constant != loops[n].lanes and not any(n in a.names() for a in _result(s))
-        for n in s.index[d].names()
-    )  # fmt: skip
+    some = {n for n in s.index[d].names() if loops[n].kind == "vector" and loops[n].constant != loops[n].lanes}
+    return isinstance(s, Reduce) and s.first is None and any(not any(n in a.names() for a in _result(s)) for n in some)
 
 
 def _result(s: Reduce) -> tuple[Affine, ...]:
@@ -167,14 +184,14 @@ def _result(s: Reduce) -> tuple[Affine, ...]:
     return tuple(a for _, a in s.origin[:-1])
 
 
-def _shifted(s: Any, number: int) -> Leaf:
+def _shifted(s: Any, number: int) -> tuple[Stmt, ...]:
     at = iter(range(100))
 
     def fn(e: Expr) -> Expr | None:
-        return replace(e, index=bumped(e.index, len(e.index) - 1)) if isinstance(e, Load) and next(at) == number else None
+        hit = isinstance(e, Load) and next(at) == number
+        return replace(e, index=bumped(e.index, len(e.index) - 1)) if hit and isinstance(e, Load) else None
 
-    changed: Leaf = replace(s, value=transform(s.value, fn))
-    return changed
+    return (replace(s, value=transform(s.value, fn)),)
 
 
 def blocks(nest: Nest) -> Iterator[Mutant]:
@@ -184,16 +201,17 @@ def blocks(nest: Nest) -> Iterator[Mutant]:
                 if s.constant == 1 or all(isinstance(leaf, Prefetch) for leaf in leaves(s.body)):
                     continue
                 yield f"loop {n} ({name}): ends one early", block_at(n, having(extents=tuple(e - 1 for e in extents)))
-                if not any(getattr(leaf, "role", "") == "init" for leaf in leaves(s.body)) and not _bounds_others(s):
-                    for k in range(len(extents) if len(extents) > 1 else 0):
-                        yield f"loop {n} ({name}): only bound {k}", block_at(n, having(extents=extents[k : k + 1]))
+                fills = any(getattr(leaf, "role", "") == "init" for leaf in leaves(s.body))
+                for k in range(len(extents) if len(extents) > 1 and not fills and not _bounds_others(s) else 0):
+                    yield f"loop {n} ({name}): only bound {k}", block_at(n, having(extents=extents[k : k + 1]))
                 if s.kind == "vector" and (s.constant or s.lanes) > s.lanes // 2:
                     yield f"loop {n} ({name}): half the lanes", block_at(n, having(lanes=s.lanes // 2))
             case Alloc(buffer=b):
                 for d, size in enumerate(_used(s, path)):
                     smaller = replace(b, shape=(*b.shape[:d], size - 1, *b.shape[d + 1 :]))
                     yield f"alloc {n} ({b.name}): too small in dimension {d}", block_at(n, having(buffer=smaller))
-                yield f"alloc {n} ({b.name}): ends early", block_at(n, lambda s: (with_body(s, s.body[:-1]), s.body[-1]))
+                shorter = lambda s: (with_body(s, s.body[:-1]), s.body[-1])
+                yield f"alloc {n} ({b.name}): ends early", block_at(n, shorter)
             case Guard(conditions=conditions):
                 yield f"guard {n}: gone", block_at(n, lambda s: s.body)
                 yield f"guard {n}: never true", block_at(n, having(conditions=(*conditions, const(-1))))
@@ -207,12 +225,12 @@ def _used(alloc: Alloc, path: tuple[Any, ...]) -> list[int]:
     """How much of each dimension is ever touched."""
     used = [0] * len(alloc.buffer.shape)
     for s, inner in walk(alloc.body):
-        if is_block(s):
+        if isinstance(s, (Loop, Alloc, Guard)):
             continue
         around = (*path, *inner)
         loops = tuple(b for b in around if isinstance(b, Loop))
         guards = tuple(c for b in around if isinstance(b, Guard) for c in b.conditions)
-        found = [ld.index for ld in loads(s.value) if ld.buffer == alloc.buffer.name] if not isinstance(s, Prefetch) else []  # type: ignore[union-attr]
-        for index in (*found, *((s.index,) if s.buffer == alloc.buffer.name else ())):  # type: ignore[union-attr]
-            used = [max(n, 1 + (upper(a, loops, guards) or 0)) for n, a in zip(used, index)]
+        for name, index in ((s.buffer, s.index), *reads(s)):
+            if name == alloc.buffer.name:
+                used = [max(n, 1 + (upper(a, loops, guards) or 0)) for n, a in zip(used, index)]
     return used

@@ -7,7 +7,19 @@ from functools import cache
 from autotune.ir.lower import lower
 from autotune.ir.nest import Nest
 from autotune.ir.program import TensorProgram
-from autotune.ir.steps import ComputeAt, Fuse, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Unroll, Vectorize
+from autotune.ir.steps import (
+    ComputeAt,
+    Fuse,
+    Pack,
+    Parallel,
+    Prefetch,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    Unroll,
+    Vectorize,
+)
 
 from .programs import biased, chained, normalised, product, row_sum, shifted, transposed, window
 
@@ -19,7 +31,7 @@ def blocked(stage: str, nc: int, kc: int, mc: int, mr: int, nr: int, lanes: int)
         Split(stage, "j", nc), Split(stage, "k", kc), Split(stage, "i", mc),
         Reorder(stage, ("j.0", "k.0", "i.0", "j.1", "i.1", "k.1")),
         Pack(stage, 1, "k.0", ((1, nr),)), RegisterTile(stage, (("i.1", mr), ("j.1", nr))),
-        Split(stage, "j.1.1", lanes), Vectorize(stage, "j.1.1.1", lanes), Unroll(stage, "j.1.1.0"), Unroll(stage, "i.1.1"),
+        *lanes_of(stage, "j.1.1", lanes), Unroll(stage, "j.1.1.0"), Unroll(stage, "i.1.1"),
         Split(pack, f"{pack}.b", nr), Vectorize(pack, f"{pack}.b.1", nr), Prefetch(stage),
     )  # fmt: skip
 
@@ -34,8 +46,8 @@ SCHEDULES: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "packed": (product(25, 39, 17), (*blocked("t0", 24, 8, 12, 4, 8, 4), Parallel("t0", "j.0"))),
     "prologue": (product(12, 24, 8, prologue=True), blocked("t0", 24, 8, 12, 4, 8, 4)),
     "registers": (biased(13, 15, 7), (
-        Split("t0", "i", 8), RegisterTile("t0", (("i.1", 4), ("j", 8))), *lanes_of("t0", "j.1", 4), Unroll("t0", "j.1.0"),
-        Unroll("t0", "i.1.1"), ComputeAt("t1", "t0"),
+        Split("t0", "i", 8), RegisterTile("t0", (("i.1", 4), ("j", 8))), *lanes_of("t0", "j.1", 4),
+        Unroll("t0", "j.1.0"), Unroll("t0", "i.1.1"), ComputeAt("t1", "t0"),
     )),
     "last block": (biased(12, 16, 17), (
         Split("t0", "k", 8), Split("t0", "i", 4), Reorder("t0", ("i.0", "k.0", "i.1", "j", "k.1")),
@@ -47,7 +59,8 @@ SCHEDULES: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
         Vectorize("t0", "r.1", 8), Vectorize("t1", "k.1", 8), Parallel("t2", "i", 2),
     )),
     "row blocks": (normalised(6, 19), (
-        Split("t0", "i", 4), Split("t1", "i", 4), Split("t2", "i", 4), ComputeAt("t1", "t2", "i.0"), ComputeAt("t0", "t2", "i.0"),
+        Split("t0", "i", 4), Split("t1", "i", 4), Split("t2", "i", 4),
+        ComputeAt("t1", "t2", "i.0"), ComputeAt("t0", "t2", "i.0"),
     )),
     "transposed": (transposed(13, 21), (
         Split("t0", "i", 8), Split("t0", "j", 8), Reorder("t0", ("i.0", "j.0", "i.1", "j.1")),
@@ -57,11 +70,13 @@ SCHEDULES: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "two nests": (chained(37), (*lanes_of("t0", "i", 8), *lanes_of("t1", "i", 8), Parallel("t0", "i.0", 2))),
     "fused": (shifted(7, 9), (Fuse("t0", "i", "j"), *lanes_of("t0", "i_j", 8), Parallel("t0", "i_j.0"))),
     "fused blocks": (product(10, 20, 3), (
-        Split("t0", "i", 4), Split("t0", "j", 8), Reorder("t0", ("i.0", "j.0", "i.1", "k", "j.1")), Fuse("t0", "i.0", "j.0"),
-        Parallel("t0", "i.0_j.0", 1), Vectorize("t0", "j.1", 8),
+        Split("t0", "i", 4), Split("t0", "j", 8), Reorder("t0", ("i.0", "j.0", "i.1", "k", "j.1")),
+        Fuse("t0", "i.0", "j.0"), Parallel("t0", "i.0_j.0", 1), Vectorize("t0", "j.1", 8),
     )),
     "window": (window(21, 3), (Reorder("t0", ("k", "i")), *lanes_of("t0", "i", 8))),
-    "sums": (row_sum(5, 21), (RegisterTile("t0", (("i", 2), ("k", 4))), Vectorize("t0", "k.1", 4), Unroll("t0", "i.1"))),
+    "sums": (row_sum(5, 21), (
+        RegisterTile("t0", (("i", 2), ("k", 4))), Vectorize("t0", "k.1", 4), Unroll("t0", "i.1"),
+    )),
 }  # fmt: skip
 
 

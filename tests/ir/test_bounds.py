@@ -56,7 +56,7 @@ def domains(draw: st.DrawFn) -> tuple[tuple[Loop, ...], tuple[Affine, ...]]:
     return tuple(loops), tuple(draw(st.lists(affines(NAMES, 1), max_size=2)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(domains(), affines(NAMES))
 def test_sound(where: tuple[tuple[Loop, ...], tuple[Affine, ...]], a: Affine) -> None:
     loops, guards = where
@@ -72,7 +72,7 @@ def test_sound(where: tuple[tuple[Loop, ...], tuple[Affine, ...]], a: Affine) ->
     assert all(simple.evaluate(env) == value for env, value in zip(points(loops, guards), values))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=3, max_size=3), affines(NAMES, 0))
 def test_exact_on_boxes(extents: list[int], a: Affine) -> None:
     loops = tuple(loop(n, e) for n, e in zip(NAMES, extents))
@@ -80,7 +80,7 @@ def test_exact_on_boxes(extents: list[int], a: Affine) -> None:
     assert (lower(a, loops), upper(a, loops)) == (min(values), max(values))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5))
 def test_exact_on_clipped_blocks_and_tails(n: int, tiles: int, tile: int) -> None:
     block = tile * tiles
@@ -98,7 +98,7 @@ def test_exact_on_clipped_blocks_and_tails(n: int, tiles: int, tile: int) -> Non
             assert prove_nonnegative(n - 1 - a, loops)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(affines(("a",), 1), st.integers(1, 30), st.integers(1, 9))
 def test_exact_on_one_division(a: Affine, extent: int, divisor: int) -> None:
     loops = (loop("a", extent),)

@@ -1,4 +1,4 @@
-"""Wrong nests, each made from a right one by a small change: the verifier or the equivalence check must catch every one."""
+"""Wrong nests, each a small change of a right one: the verifier or the equivalence check must catch every one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ from autotune.ir.nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, map_leaves,
 from autotune.ir.verify import verify
 
 from .mutate import (
-    Mutant, block, block_at, blocks, having, into, leaf, load, operation, order, renamed, role, statements, uses, value,
+    Mutant,
+    block,
+    blocks,
+    having,
+    into,
+    leaf,
+    load,
+    operation,
+    order,
+    renamed,
+    role,
+    statements,
+    uses,
+    value,
 )  # fmt: skip
 from .nests import SCHEDULES, scheduled
 
@@ -86,7 +99,7 @@ def overlapping(nest: Nest) -> Nest:
 
     def fn(a: Affine) -> Affine:
         atom: Any = a.terms[0][0]
-        arg = atom.arg - var("i_j.0")
+        arg: Affine = atom.arg - var("i_j.0")
         return arg // atom.divisor if isinstance(atom, FloorDiv) else arg % atom.divisor
 
     return Nest(nest.buffers, map_leaves(nest.body, lambda s: (replace(s, index=tuple(map(fn, s.index))),)))
@@ -100,7 +113,10 @@ def one_lane(s: Stmt) -> Stmt:
 
 def early_tail(s: Any) -> tuple[Stmt, ...]:
     """The last row starts one early, in what is read and in what is written."""
-    at = lambda i: tuple(a - 1 if a.const == 24 and a.coefficient("i.1.1") else a for a in i)
+
+    def at(index: tuple[Affine, ...]) -> tuple[Affine, ...]:
+        return tuple(a - 1 if a.const == 24 and a.coefficient("i.1.1") else a for a in index)
+
     new = replace(s, index=at(s.index))
     return load("a", at)(new) if hasattr(s, "value") else (new,)
 
@@ -117,7 +133,10 @@ SINGLE: dict[str, tuple[Mutant, ...]] = {
         ("the result is a constant", leaf(compute, having(value=op("add", Const(0.0, F32), Const(1.0, F32))))),
         ("an operand is transposed", leaf(compute, load("a", lambda i: i[::-1]))),
         ("a product becomes a sum", leaf(compute, operation("mul", renamed("add")))),
-        ("an operand takes the place of the other", leaf(compute, operation("mul", lambda e: op("mul", e.args[0], e.args[0])))),
+        (
+            "an operand takes the place of the other",
+            leaf(compute, operation("mul", lambda e: op("mul", e.args[0], e.args[0]))),
+        ),
         ("a load has too few indices", leaf(compute, load("a", lambda i: i[:1]))),
         ("an input is written", leaf(compute, having(buffer="a"))),
         ("an unknown buffer is written", leaf(compute, having(buffer="q"))),
@@ -140,11 +159,17 @@ SINGLE: dict[str, tuple[Mutant, ...]] = {
         ("the tile is written before the reduction", block("t0.acc", order(2, 3))),
         ("the tile is initialised after the reduction", block("t0.acc", order(0, 2))),
         ("the tile is written twice", block("t0.acc", lambda s: (with_body(s, (*s.body, s.body[-1])),))),
-        ("the reduction's blocks run in parallel", lambda n: block("k.0", parallel)(block("j.0", having(kind="serial"))(n))),
+        (
+            "the reduction's blocks run in parallel",
+            lambda n: block("k.0", parallel)(block("j.0", having(kind="serial"))(n)),
+        ),
         ("the reduction is a vector loop", block("k.1", having(kind="vector", lanes=8))),
         ("register rows are a serial loop", block("i.1.1", having(kind="serial"))),
         ("lanes are no power of two", block("j.1.1.1", having(lanes=12))),
-        ("the tiles of a block read the same rows", leaf(compute, load("a", lambda i: (i[0] - 4 * var("i.1.0"), i[1])))),
+        (
+            "the tiles of a block read the same rows",
+            leaf(compute, load("a", lambda i: (i[0] - 4 * var("i.1.0"), i[1]))),
+        ),
         ("the tiles of a block write the same columns", leaf(write, without("j.1.0"))),
         ("every block of the reduction initialises", leaf(write, having(first=(const(0),)))),
         ("the last row starts one early", lambda n: Nest(n.buffers, map_leaves(n.body, early_tail))),
@@ -169,7 +194,10 @@ SINGLE: dict[str, tuple[Mutant, ...]] = {
         ("the difference is turned around", leaf(uses("sub"), operation("sub", lambda e: op("sub", *e.args[::-1])))),
         ("the quotient is turned around", leaf(uses("div"), operation("div", lambda e: op("div", *e.args[::-1])))),
         ("exp becomes exp2", leaf(uses("exp"), operation("exp", renamed("exp2")))),
-        ("the lanes are combined without a start", leaf(lambda s: isinstance(s, Reduce) and s.buffer == "t0", having(first=(const(1),)))),
+        (
+            "the lanes are combined without a start",
+            leaf(lambda s: isinstance(s, Reduce) and s.buffer == "t0", having(first=(const(1),))),
+        ),
     ),
     "row blocks": (("parallel blocks share their sums", lambda n: block("i.0", parallel)(outermost("t1")(n))),),
     "chain": (
@@ -185,13 +213,21 @@ SINGLE: dict[str, tuple[Mutant, ...]] = {
         ("the operand is read as it is written", leaf(compute, load("a", lambda i: i[::-1]))),
         ("lanes write one column", leaf(compute, without("j.1"))),
     ),
-    "fused": (("rows are taken by the wrong width", leaf(compute, index((8 * var("i_j.0") + var("i_j.1")) // 10, None))), ("blocks overlap", overlapping)),
+    "fused": (
+        ("rows are taken by the wrong width", leaf(compute, index((8 * var("i_j.0") + var("i_j.1")) // 10, None))),
+        ("blocks overlap", overlapping),
+    ),
     "fused blocks": (
         ("all block rows write the first", leaf(compute, index(var("i.1"), None))),
-        ("blocks are counted by the wrong number", leaf(compute, index(4 * (affine("i.0_j.0") // 4) + var("i.1"), None))),
+        (
+            "blocks are counted by the wrong number",
+            leaf(compute, index(4 * (affine("i.0_j.0") // 4) + var("i.1"), None)),
+        ),
     ),
     "window": (("the window is one wide", leaf(compute, load("a", lambda i: (i[0] - var("k"),)))),),
-    "sums": (("only one lane is written", block("t0.acc", lambda s: (with_body(s, (*s.body[:-1], one_lane(s.body[-1]))),))),),
+    "sums": (
+        ("only one lane is written", block("t0.acc", lambda s: (with_body(s, (*s.body[:-1], one_lane(s.body[-1]))),))),
+    ),
 }
 
 
@@ -211,7 +247,9 @@ def test_every_mutant_is_caught(name: str, capsys: pytest.CaptureFixture[str]) -
         wrong = change(right)
         assert wrong != right, f"{label} changes nothing"
         found = verify(program, wrong, Limits()).violations
-        rows.append((label, f"verifier, {found[0].kind}" if found else "equivalence" if difference(source, wrong) else ""))
+        rows.append(
+            (label, f"verifier, {found[0].kind}" if found else "equivalence" if difference(source, wrong) else "")
+        )
     print(f"\n{name}: {len(rows)} mutants; {', '.join(f'{by} {n}' for by, n in Counter(by for _, by in rows).items())}")
     for label, by in rows:
         print(f"    {label:64s}{by or 'NOT CAUGHT'}")

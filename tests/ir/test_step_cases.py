@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotune.ir.equiv import difference
 from autotune.ir.errors import ScheduleError
 from autotune.ir.lower import lower
 from autotune.ir.nest import Alloc, Guard, Loop, Nest, Reduce, Store, leaves, walk
@@ -357,4 +360,16 @@ def blockings(draw: st.DrawFn) -> tuple[TensorProgram, tuple[Step, ...]]:
 @given(blockings())
 def test_random_blockings(case: tuple[TensorProgram, tuple[Step, ...]]) -> None:
     program, steps = case
-    sound_or_refused(program, *steps)
+    nest = lower(program)
+    for step in steps:
+        with suppress(ScheduleError):
+            nest = step.apply(nest)
+    right = difference(lower(program), nest, seeds=1) == ""
+    assert right or not verify(program, unrolled(nest), LIMITS).ok, f"accepted, and wrong:\n{nest}"
+
+
+@pytest.mark.xfail(strict=True, reason="the verifier takes a block loop for the reduction of the remainder's body")
+@pytest.mark.parametrize("shape", [(5, 7, 7), (6, 9, 3), (13, 9, 10)])
+def test_an_epilogue_at_a_block_with_remainders(shape: tuple[int, int, int]) -> None:
+    blocks = (Split("t0", "j", 4), Split("t0", "k", 2), Reorder("t0", ("j.0", "k.0", "i", "j.1", "k.1")))
+    scheduled(biased(*shape), *blocks, RegisterTile("t0", (("i", 2), ("j.1", 2))), ComputeAt("t1", "t0", "j.0"))

@@ -1,4 +1,4 @@
-"""The verifier, one rule at a time, on nests written out by hand; what it must accept; its counts against enumeration."""
+"""The verifier, one rule at a time, on nests written by hand; what it must accept; its counts against enumeration."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .nests import SCHEDULES, blocked, scheduled
 from .programs import array, product, row_sum, scale, shifted
 from .test_bounds import affines, domains, points
 
-I, J, K = var("i"), var("j"), var("k")
-COPY = TensorProgram((array("a", 8),), (Compute("t0", F32, (Axis("i", 8),), Load("a", (I,), F32)),), ("t0",))
+i, j, k = var("i"), var("j"), var("k")
+COPY = TensorProgram((array("a", 8),), (Compute("t0", F32, (Axis("i", 8),), Load("a", (i,), F32)),), ("t0",))
 
 
-def store(at: Affine | int = I, read: Affine | int = I, **fields: Any) -> Store:
+def store(at: Affine | int = i, read: Affine | int = i, **fields: Any) -> Store:
     base = Store("t0", (affine(at),), Load("a", (affine(read),), F32), "t0", (("i", affine(at)),))
     return replace(base, **fields)
 
@@ -83,7 +83,15 @@ def test_hand_written_splits() -> None:
     whole, rest = 3, 8 - 3 * var("o")
     assert kinds(split(lambda p: store(p, p), (whole, rest))) == set()
     assert kinds(split(lambda p: Guard((7 - p,), (store(p, p),)), (whole,))) == set()
-    assert kinds((*split(lambda p: store(p, p), (whole, 6 - 3 * var("o"))), loop("x", 2, (store(6 + var("x"), 6 + var("x")),)))) == set()
+    assert (
+        kinds(
+            (
+                *split(lambda p: store(p, p), (whole, 6 - 3 * var("o"))),
+                loop("x", 2, (store(6 + var("x"), 6 + var("x")),)),
+            )
+        )
+        == set()
+    )
 
 
 # ---- one rule at a time ---------------------------------------------------------------------------------------------
@@ -93,26 +101,26 @@ def test_hand_written_splits() -> None:
     ("kind", "body"),
     [
         ("bounds", (loop("i", 9, (store(),)),)),
-        ("bounds", (loop("i", 8, (store(read=I - 1),)),)),
-        ("bounds", (loop("i", 8, (store(), Prefetch("t0", (I + 1,), "t0"))),)),
+        ("bounds", (loop("i", 8, (store(read=i - 1),)),)),
+        ("bounds", (loop("i", 8, (store(), Prefetch("t0", (i + 1,), "t0"))),)),
         ("bounds", split(lambda p: store(p, p), (3,))),
         ("coverage", (loop("i", 7, (store(),)),)),
-        ("coverage", (loop("i", 4, (store(2 * I, 2 * I),)),)),
+        ("coverage", (loop("i", 4, (store(2 * i, 2 * i),)),)),
         ("coverage", (loop("i", 8, (store(), store())),)),
         ("coverage", (loop("i", 8, (loop("z", 2, (store(),)),)),)),
-        ("coverage", (loop("i", 8, (Guard((I - 1,), (store(),)),)),)),
-        ("coverage", (loop("i", 8, (store(I, origin=(("i", 0 * I),)),)),)),
-        ("coverage", (loop("i", 8, (store(I, origin=()),)),)),
-        ("names", (loop("i", 8, (store(J),)),)),
+        ("coverage", (loop("i", 8, (Guard((i - 1,), (store(),)),)),)),
+        ("coverage", (loop("i", 8, (store(i, origin=(("i", 0 * i),)),)),)),
+        ("coverage", (loop("i", 8, (store(i, origin=()),)),)),
+        ("names", (loop("i", 8, (store(j),)),)),
         ("names", (loop("i", 8, (loop("i", 1, (store(),)),)),)),
-        ("names", (loop("i", J, (store(),)),)),
-        ("names", (loop("i", 8, (Guard((J,), (store(),)),)),)),
+        ("names", (loop("i", j, (store(),)),)),
+        ("names", (loop("i", 8, (Guard((j,), (store(),)),)),)),
         ("buffers", (loop("i", 8, (store(buffer="a"),)),)),
         ("buffers", (loop("i", 8, (store(buffer="none"),)),)),
-        ("buffers", (loop("i", 8, (store(index=(I, I)),)),)),
+        ("buffers", (loop("i", 8, (store(index=(i, i)),)),)),
         ("buffers", (loop("i", 8, (store(value=Const(0.0, F64)),)),)),
         ("buffers", (Alloc(array("a", 8), (loop("i", 8, (store(),)),)),)),
-        ("combiner", (loop("i", 8, (Reduce("t0", (I,), "mean", Load("a", (I,), F32), (), "t0", (("i", I),)),)),)),
+        ("combiner", (loop("i", 8, (Reduce("t0", (i,), "mean", Load("a", (i,), F32), (), "t0", (("i", i),)),)),)),
         ("kind", (Loop("i", (affine(8),), (store(),), "simd"),)),
         ("kind", (loop("z", 1, (Loop("i", (affine(8),), (store(),), "parallel"),)),)),
         ("kind", (loop("z", 1, (Loop("i", (8 - var("z"),), (store(),), "unroll"),)),)),
@@ -129,19 +137,21 @@ def test_a_witness_names_the_point() -> None:
     assert report.violations[0].witness == (("o", 2), ("x", 2))
     with pytest.raises(VerifyError, match=r"bounds: index 0 of t0, 3\*o \+ x leaves 0 \.\. 7 in .*o=2, x=2"):
         report.check()
-    report = verify(COPY, Nest(COPY.buffers, (loop("i", 8, (Guard((I - 5,), (store(),)),)),)), Limits())
+    report = verify(COPY, Nest(COPY.buffers, (loop("i", 8, (Guard((i - 5,), (store(),)),)),)), Limits())
     assert report.violations[0].witness == (("i", 0),)
 
 
 def test_undecided_is_a_violation() -> None:
     # Rational bounds of 7*(i//7) + i%5 exceed the buffer; exact ones would need four million points.
     n = 4_000_000
-    program = TensorProgram((array("a", n),), (Compute("t0", F32, (Axis("i", n),), Load("a", (I,), F32)),), ("t0",))
-    body = (loop("i", n, (store(I, 7 * (I // 7) + I % 5),)),)
+    program = TensorProgram((array("a", n),), (Compute("t0", F32, (Axis("i", n),), Load("a", (i,), F32)),), ("t0",))
+    body = (loop("i", n, (store(i, 7 * (i // 7) + i % 5),)),)
     assert kinds(body, program) <= {"undecided"}
     small = 70
-    program = TensorProgram((array("a", small),), (Compute("t0", F32, (Axis("i", small),), Load("a", (I,), F32)),), ("t0",))
-    assert kinds((loop("i", small, (store(I, 7 * (I // 7) + I % 5),)),), program) == set()
+    program = TensorProgram(
+        (array("a", small),), (Compute("t0", F32, (Axis("i", small),), Load("a", (i,), F32)),), ("t0",)
+    )
+    assert kinds((loop("i", small, (store(i, 7 * (i // 7) + i % 5),)),), program) == set()
 
 
 def test_races() -> None:
@@ -152,12 +162,15 @@ def test_races() -> None:
     assert run(lambda o, x: store(o + 4 * x, o + 4 * x), "parallel") == set()
     assert "race" in run(lambda o, x: store(o + x, o + x), "parallel")
     assert "race" in run(lambda o, x: store(x, x), "parallel")
-    lane = Loop("i", (affine(8),), (store(7 - I, 7 - I),), "vector", 8)
+    lane = Loop("i", (affine(8),), (store(7 - i, 7 - i),), "vector", 8)
     assert kinds((lane,)) == set()
-    assert "race" in kinds((replace(lane, body=(store(0 * I, I),)),))
+    assert "race" in kinds((replace(lane, body=(store(0 * i, i),)),))
     # A scratch cell outside a parallel loop is shared, inside it is private.
     cell = Buffer("c", F32, (1,), "scratch")
-    through = (Store("c", (affine(0),), Load("a", (I,), F32), "c", (), "copy"), store(value=Load("c", (affine(0),), F32)))
+    through = (
+        Store("c", (affine(0),), Load("a", (i,), F32), "c", (), "copy"),
+        store(value=Load("c", (affine(0),), F32)),
+    )
     body = Loop("i", (affine(8),), (Alloc(cell, through),), "parallel")
     assert kinds((body,)) == set()
     assert "race" in kinds((Alloc(cell, (replace(body, body=through),)),))
@@ -165,15 +178,18 @@ def test_races() -> None:
 
 def test_reductions_in_parallel_and_in_lanes() -> None:
     program = row_sum(4, 8)
-    add = Reduce("t0", (I,), "sum", Load("a", (I, K), F32), (K,), "t0", (("i", I), ("k", K)))
-    rows = lambda kind, lanes=0: (loop("i", 4, (Loop("k", (affine(8),), (add,), kind, lanes),)),)
+    add = Reduce("t0", (i,), "sum", Load("a", (i, k), F32), (k,), "t0", (("i", i), ("k", k)))
+
+    def rows(kind: str, lanes: int = 0) -> tuple[Stmt, ...]:
+        return (loop("i", 4, (Loop("k", (affine(8),), (add,), kind, lanes),)),)
+
     assert kinds(rows("serial"), program) == kinds(rows("vector", 8), program) == set()
     turned = (Loop("k", (affine(8),), (loop("i", 4, (add,)),), "parallel"),)
     assert kinds(turned, program) == {"race"}
-    assert "order" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(7 - K,)),)),)),), program)
-    assert "undefined" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(K + 1,)),)),)),), program)
-    assert "coverage" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(K // 2,)),)),)),), program)
-    tail = replace(add, value=Load("a", (I, K + 6), F32), first=(K + 6,), origin=(("i", I), ("k", K + 6)))
+    assert "order" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(7 - k,)),)),)),), program)
+    assert "undefined" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(k + 1,)),)),)),), program)
+    assert "coverage" in kinds((loop("i", 4, (loop("k", 8, (replace(add, first=(k // 2,)),)),)),), program)
+    tail = replace(add, value=Load("a", (i, k + 6), F32), first=(k + 6,), origin=(("i", i), ("k", k + 6)))
     main_part, rest = loop("k", 6, (add,)), loop("k", 2, (tail,))
     assert kinds((loop("i", 4, (main_part, rest)),), program) == set()
     assert "undefined" in kinds((loop("i", 4, (rest, main_part)),), program)
@@ -181,12 +197,15 @@ def test_reductions_in_parallel_and_in_lanes() -> None:
 
 def test_defined_before_read() -> None:
     row = Buffer("c", F32, (2, 4), "scratch")
-    fill = lambda at, n, extra=(): (
-        loop("p", n, (Store("c", at, Load("a", (4 * var("o") + var("p"),), F32), "c", (), "copy"), *extra)),
-    )
     p, o, x = var("p"), var("o"), var("x")
+
+    def fill(at: tuple[Affine, ...], n: int) -> tuple[Stmt, ...]:
+        return (loop("p", n, (Store("c", at, Load("a", (4 * o + p,), F32), "c", (), "copy"),)),)
+
+    def run(made: tuple[Stmt, ...]) -> set[str]:
+        return kinds((loop("o", 2, (Alloc(row, (*made, use)),)),))
+
     use = loop("x", 4, (store(4 * o + x, 0, value=Load("c", (x // 2, x % 2), F32)),))
-    run = lambda made: kinds((loop("o", 2, (Alloc(row, (*made, use)),)),))
     assert run(fill((p // 2, p % 2), 4)) == set()
     assert run((*fill((affine(0), p), 2), *fill((affine(1), p), 2))) == set()
     assert run((*fill((affine(0), p), 2), *fill((affine(1), p), 1))) == {"undefined"}
@@ -200,17 +219,18 @@ def test_defined_before_read() -> None:
 
 def test_scratch_is_not_carried_over_between_runs_of_an_alloc() -> None:
     cell = Buffer("c", F32, (), "register")
-    write, read = Store("c", (), Load("a", (I,), F32), "c", (), "copy"), store(value=Load("c", (), F32))
+    write, read = Store("c", (), Load("a", (i,), F32), "c", (), "copy"), store(value=Load("c", (), F32))
     assert kinds((loop("i", 8, (Alloc(cell, (write, read)),)),)) == set()
     assert kinds((loop("i", 8, (Alloc(cell, (write,)), Alloc(cell, (read,)))),)) == {"undefined"}
 
 
 def test_registers_are_indexed_by_unrolled_loops_only() -> None:
     row = Buffer("c", F32, (8,), "register")
-    nest = lambda kind, lanes=0: (Alloc(row, (
-        Loop("i", (affine(8),), (Store("c", (I,), Load("a", (I,), F32), "c", (), "copy"),), kind, lanes),
-        Loop("i", (affine(8),), (store(value=Load("c", (I,), F32)),), kind, lanes),
-    )),)  # fmt: skip
+    fill, use = Store("c", (i,), Load("a", (i,), F32), "c", (), "copy"), store(value=Load("c", (i,), F32))
+
+    def nest(kind: str, lanes: int = 0) -> tuple[Stmt, ...]:
+        return (Alloc(row, tuple(Loop("i", (affine(8),), (s,), kind, lanes) for s in (fill, use))),)
+
     assert kinds(nest("unroll")) == kinds(nest("vector", 8)) == set()
     assert kinds(nest("serial")) == {"register"}
 
@@ -282,7 +302,7 @@ def space_of(where: tuple[tuple[Loop, ...], tuple[Affine, ...]]) -> Space:
     return Space(tuple((lp.name, lp.extents) for lp in where[0]), where[1]).normal()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(domains(), affines(("a", "b", "c")))
 def test_points_and_profiles(where: tuple[tuple[Loop, ...], tuple[Affine, ...]], a: Affine) -> None:
     values = Counter(a.evaluate(env) for env in points(*where))
@@ -292,7 +312,7 @@ def test_points_and_profiles(where: tuple[tuple[Loop, ...], tuple[Affine, ...]],
     assert found == dict(values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(domains(), affines(("a", "b"), 0), affines(("b", "c"), 0)), min_size=1, max_size=3))
 def test_grids(bodies: list[tuple[tuple[tuple[Loop, ...], tuple[Affine, ...]], Affine, Affine]]) -> None:
     shape = (6, 9)
@@ -319,6 +339,6 @@ def test_the_cap() -> None:
 
 
 def test_expressions_are_counted() -> None:
-    body = op("fma", Load("a", (I,), F32), Const(2.0, F32), Const(1.0, F32))
+    body = op("fma", Load("a", (i,), F32), Const(2.0, F32), Const(1.0, F32))
     program = TensorProgram((array("a", 10),), (Compute("t0", F32, (Axis("i", 10),), body),), ("t0",))
     assert count_nest(lower(program)).flops == 20

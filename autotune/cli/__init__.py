@@ -1,0 +1,1 @@
+"""The command line. Importing the package loads none of its rooms."""
