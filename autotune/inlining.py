@@ -68,7 +68,7 @@ class _Graph:
         return [ld.buffer for ld in self.loads[name] if ld.buffer not in self.roots]
 
     def costs(self) -> dict[str, int]:
-        """The price of each node with all that is inlined into it, shared parts once: exact up to 1, else more than 1."""
+        """The price of each node with all that is inlined into it, shared parts once: exact up to 1, else above."""
         priced: dict[str, list[str]] = {}  # the first two members that cost anything
         for c in self.order:
             own = [c.name] if self.price[c.name] else []

@@ -1,4 +1,5 @@
-"""Text for people about prepared kernels: what they do exactly, what was predicted and measured, and how near that is to the roof."""
+"""Text for people about prepared kernels: what they do exactly, what was predicted and measured, and how near that is
+to the roof."""
 
 from __future__ import annotations
 
@@ -62,13 +63,20 @@ def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
     out.append(f"  counts: {counts.flops:,} flops, {k.program.bytes:,} bytes at least")
     for t in counts.traffic:
         if t.scope in ("input", "output", "temp"):
-            out.append(f"    {names.get(t.buffer, t.buffer)}: {t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched")
+            out.append(
+                f"    {names.get(t.buffer, t.buffer)}: {t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched"
+            )
     roof = roofline_seconds(k.program, spec, prepared.threads)
-    out.append(f"  predicted: {duration(choice.predicted)}" + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items()))
+    out.append(
+        f"  predicted: {duration(choice.predicted)}"
+        + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items())
+    )
     measured = choice.seconds
     if measured:
         rate = f", {k.program.flops / measured / 1e9:.1f} GFLOP/s, {k.program.bytes / measured / 1e9:.1f} GB/s"
-        out.append(f"  measured: {duration(measured)}{rate}, {100 * roof / measured:.0f} % of the roofline ({duration(roof)})")
+        out.append(
+            f"  measured: {duration(measured)}{rate}, {100 * roof / measured:.0f} % of the roofline ({duration(roof)})"
+        )
     else:
         out.append(f"  measured: not yet (roofline {duration(roof)})")
     return out

@@ -1,7 +1,7 @@
 """The loop that wires the rooms: a program comes in, a schedule is found, proved and built, and an entry comes out.
 
-Program -> kernels -> (store | model) -> schedule -> verified nest -> object code -> loaded entry; `tune` adds measurements. This file
-decides in which order things are asked, and nothing of how they are done.
+Program -> kernels -> (store | model) -> schedule -> verified nest -> object code -> loaded entry; `tune` adds
+measurements. This file decides in which order things are asked, and nothing of how they are done.
 """
 
 from __future__ import annotations
@@ -156,10 +156,14 @@ class Workshop:
                     self._debug(f"a stored schedule does not hold here ({found.reason}): {error}")
                     continue
                 seconds = found.record.measurement.seconds if found.source == "cache" else None
-                return PreparedKernel(original, program, Choice(schedule, found.source, found.reason, None, seconds), loaded)
+                return PreparedKernel(
+                    original, program, Choice(schedule, found.source, found.reason, None, seconds), loaded
+                )
         if self.options.frozen:
             miss = lookup.find(self.store, self.key(program))
-            raise FrozenError(f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}")
+            raise FrozenError(
+                f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}"
+            )
         return self.modelled(original, program)
 
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
@@ -172,8 +176,9 @@ class Workshop:
         return PreparedKernel(original, program, choice, made[-1])
 
     def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
-        """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the verifier, the
-        function by the equivalence check, the machine code against float64. Raises the AutotuneError of what failed."""
+        """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the
+        verifier, the function by the equivalence check, the machine code against float64. Raises the AutotuneError of
+        what failed."""
         digest = self._digest("kernel", program.digest, schedule.digest)
         binary = self.objects.get(digest)
         if binary is not None:
@@ -232,7 +237,11 @@ class Workshop:
             print(f"autotune: {message}", file=sys.stderr)
 
     def tune(
-        self, program: TensorProgram, budget: float, trials: int | None, progress: Callable[[int, float], None] | None = None
+        self,
+        program: TensorProgram,
+        budget: float,
+        trials: int | None,
+        progress: Callable[[int, float], None] | None = None,
     ) -> Outcome:
         """Search one kernel within `budget` seconds, and store every measurement."""
         from .search.ranking import Candidate, first_valid
@@ -270,8 +279,8 @@ class Workshop:
 
 
 class Prepared:
-    """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds something better;
-    subscribers are then told. `code` keeps the machine code loaded."""
+    """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
+    something better; subscribers are then told. `code` keeps the machine code loaded."""
 
     def __init__(self, owner: Session, program: TensorProgram, options: Options) -> None:
         self.program, self.options = program, options
@@ -279,7 +288,9 @@ class Prepared:
         self.inputs: tuple[Buffer, ...] = program.inputs
         by_name = {b.name: b for b in program.buffers}
         self.outputs = tuple(by_name[name] for name in program.outputs)
-        self.params = tuple((n, d) for n, b in enumerate(program.inputs) for d, s in enumerate(b.strides or ()) if isinstance(s, str))
+        self.params = tuple(
+            (n, d) for n, b in enumerate(program.inputs) for d, s in enumerate(b.strides or ()) if isinstance(s, str)
+        )
         self.threads = self.workshop.threads
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: list[Outcome] = []
@@ -287,7 +298,12 @@ class Prepared:
         self.kernels = [self.workshop.kernel(k) for k in partition(program)]
         self._link()
         sources = {k.choice.source for k in self.kernels}
-        if options.tune == "first-call" and sources != {"cache"} or options.tune == "auto" and sources & {"model", "transfer"}:
+        if (
+            options.tune == "first-call"
+            and sources != {"cache"}
+            or options.tune == "auto"
+            and sources & {"model", "transfer"}
+        ):
             self.tune()
         elif options.tune == "background" and sources != {"cache"}:
             threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
@@ -315,7 +331,10 @@ class Prepared:
             warnings.warn(f"tuning in the background failed: {error}", stacklevel=1)
 
     def tune(
-        self, budget: float | None = None, trials: int | None = None, progress: Callable[[int, float], None] | None = None
+        self,
+        budget: float | None = None,
+        trials: int | None = None,
+        progress: Callable[[int, float], None] | None = None,
     ) -> Any:
         """Measure, keep what is faster, and run it from now on. Returns the TuningResult of all kernels together."""
         from .decorator import TuningResult
@@ -329,12 +348,16 @@ class Prepared:
                 left = total - (time.monotonic() - start)
                 share = 0.5 / len(self.kernels) + 0.5 * weights[n] / sum(weights)
                 later = sum(0.5 / len(self.kernels) + 0.5 * w / sum(weights) for w in weights[n + 1 :])
-                outcome = self.workshop.tune(kernel.program, left * share / (share + later), trials or self.options.trials, progress)
+                outcome = self.workshop.tune(
+                    kernel.program, left * share / (share + later), trials or self.options.trials, progress
+                )
                 outcomes.append(outcome)
                 schedule = outcome.winner.schedule
                 choice = Choice(schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted, outcome.seconds,
                                 outcome.winner.terms)  # fmt: skip
-                self.kernels[n] = PreparedKernel(kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule))
+                self.kernels[n] = PreparedKernel(
+                    kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule)
+                )
                 if outcome.interrupted:
                     break
             self.outcomes = outcomes
@@ -376,7 +399,9 @@ class Prepared:
             nest, _ = build.plan(k.program, k.choice.schedule, self.workshop.spec)
             from .codegen.llvm import render
 
-            parts.append(render(nest, self.workshop.spec, f"kernel{n}" if len(self.kernels) > 1 else "kernel", self.threads).text)
+            parts.append(
+                render(nest, self.workshop.spec, f"kernel{n}" if len(self.kernels) > 1 else "kernel", self.threads).text
+            )
         return "\n".join(parts)
 
     def launched(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ Knows peers, ratios and tolerances; how peers are called is in `peers`, how a ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,15 +116,16 @@ def _compare(record: Record, case: Case, options: Options, names: Sequence[str],
     with libraries.threads(options.threads or 1) as held:
         if not held:
             say("note: threadpoolctl is not installed, so NumPy's linear algebra may use other threads than asked for")
-        result, wanted = kernel(*values, **named), fn(*values, **named)
+        with np.errstate(all="ignore"):
+            result, wanted = kernel(*values, **named), fn(*values, **named)
         single = isinstance(result, np.ndarray)
         pairs = [(result, wanted)] if single else list(zip(result, wanted))
         if not all(agree(a, np.asarray(b).astype(a.dtype)) for a, b in pairs):
             record |= {"status": str(Status.CORRECTNESS), "message": "the result differs from NumPy's"}
             return
-        calls: dict[str, Callable[[], object]] = {"ours": lambda: kernel(*values, **named)}
-        if single:
-            calls["ours"] = lambda: kernel(*values, out=result, **named)
+        calls: dict[str, Callable[[], object]] = {
+            "ours": partial(kernel, *values, **named, **({"out": result} if single else {}))
+        }
         for name in names:
             call = _peer(name, case, fn, values, named, np.empty_like(result) if single else None)
             if call is None:
@@ -142,7 +144,7 @@ def _peer(
     name: str, case: Case, fn: Callable[..., Any], values: list[Any], named: dict[str, Any], out: Any
 ) -> Callable[[], object] | None:  # fmt: skip
     if named or out is None:
-        return (lambda: fn(*values, **named)) if name == "numpy" else None
+        return partial(fn, *values, **named) if name == "numpy" else None
     if name == "numpy":
         return libraries.numpy_call(case.op, case.params, fn, values, out)
     return libraries.torch_call(case.op, case.params, values, out)

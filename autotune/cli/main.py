@@ -143,14 +143,6 @@ def run_all(
     return exit_code(records, options.frozen)
 
 
-def start_worker(options: Options) -> None:
-    """Wait for the measuring process, so that the first case's budget does not pay for its start."""
-    from ..session import session
-
-    if not options.frozen:
-        session().worker(session().spec(options), session().threads(options), options).wait()
-
-
 @cli.command()
 @_CASES
 @_MACHINE
@@ -175,7 +167,6 @@ def sweep(
     if resume and not quiet:
         say(f"resuming: {sum(state.get(case, options) is not None for case in todo)} of {len(todo)} cases are finished")
     with Progress(len(todo), quiet, not options.no_color) as progress, Writer(form, FIELDS, sweep_table, output) as writer:
-        start_worker(options)
         return run_all(todo, options, writer, progress, state, lambda case: run(case, options, progress.trial))
 
 

@@ -95,6 +95,8 @@ def run(case: Case, options: Options, progress: Progress | None = None, tune: bo
         prepared = prepare(case, options)
         stored = {k.choice.source for k in prepared.kernels} == {"cache"}
         if not options.frozen and (tune or not stored):
+            shop = prepared.workshop
+            shop.owner.worker(shop.spec, shop.threads, options).wait()  # no case's budget pays for its start
             begun = time.monotonic()
             prepared.tune(progress=progress)
         record["status"] = str(Status.OK)

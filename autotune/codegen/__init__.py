@@ -1,1 +1,1 @@
-"""From a nest to text to machine code, and how machine code is called. Knows no operation, no search and no store."""
+"""Nest to source to binary, and the native call path. Sees devices and ir; knows no operation by name."""

@@ -43,7 +43,9 @@ def plan(program: TensorProgram, schedule: Schedule, spec: DeviceSpec) -> tuple[
     return nest, report.counts
 
 
-def build(program: TensorProgram, schedule: Schedule, spec: DeviceSpec, threads: int = 1, symbol: str = "kernel") -> Kernel:
+def build(
+    program: TensorProgram, schedule: Schedule, spec: DeviceSpec, threads: int = 1, symbol: str = "kernel"
+) -> Kernel:
     """Machine code for a program under a schedule. Raises ScheduleError, VerifyError or BuildError."""
     nest, counts = plan(program, schedule, spec)
     source = render(nest, spec, symbol, threads)

@@ -1,4 +1,5 @@
-"""Several kernels behind one entry: a function that calls them in turn and gives them memory for what passes between them.
+"""Several kernels behind one entry: a function that calls them in turn and gives them memory for what passes between
+them.
 
 Knows the kernel ABI (arrays of pointers and of strides) and nothing of what the kernels do.
 """
@@ -11,7 +12,8 @@ from ..ir.program import Buffer, TensorProgram
 
 
 def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str = "chain") -> str:
-    """LLVM text of `void symbol(ptr buffers, ptr params, i64 threads)`; kernel n is the external function `kernel<n>`."""
+    """LLVM text of `void symbol(ptr buffers, ptr params, i64 threads)`; kernel n is the external function
+    `kernel<n>`."""
     outer = [*program.inputs, *(b for name in program.outputs for b in program.buffers if b.name == name)]
     where = {b.name: n for n, b in enumerate(outer)}
     strides = list(dict.fromkeys(s for b in outer for s in b.strides or () if isinstance(s, str)))
@@ -34,7 +36,10 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
         for at, name in enumerate(names):
             count += 1
             if name in where:
-                lines += [f"%p{count} = getelementptr ptr, ptr %buffers, i64 {where[name]}", f"%v{count} = load ptr, ptr %p{count}"]
+                lines += [
+                    f"%p{count} = getelementptr ptr, ptr %buffers, i64 {where[name]}",
+                    f"%v{count} = load ptr, ptr %p{count}",
+                ]
             else:
                 lines.append(f"%v{count} = getelementptr i8, ptr %memory, i64 {offsets[name]}")
             lines += [f"%a{count} = getelementptr ptr, ptr %args, i64 {at}", f"store ptr %v{count}, ptr %a{count}"]

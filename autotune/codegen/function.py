@@ -1,9 +1,10 @@
-"""One LLVM function being written: blocks, loops, pointers that advance with their loops, and where a value may be computed.
+"""One LLVM function being written: blocks, loops, pointers that advance with their loops, and where a value may be
+computed.
 
-Every value has a *level*: the depth of the innermost loop or branch that it depends on. It is emitted there, in front of the loops
-that it does not depend on, so that what is invariant is computed once without an optimiser. Addresses never multiply: each
-(loop, buffer, stride) has one pointer that advances by a constant step; what is left are constant displacements.
-Knows loops, buffers and strides; nothing of expressions.
+Every value has a *level*: the depth of the innermost loop or branch that it depends on. It is emitted there, in front
+of the loops that it does not depend on, so that what is invariant is computed once without an optimiser. Addresses
+never multiply: each (loop, buffer, stride) has one pointer that advances by a constant step; what is left are constant
+displacements. Knows loops, buffers and strides; nothing of expressions.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ class Function:
             frame.loads.pop(buffer, None)
 
     def load_level(self, buffer: str) -> int:
-        """The outermost level at which a load of the buffer gives the same value: inside branches and loops that write it."""
+        """The outermost level at which a load of the buffer gives the same value: inside branches and loops that write
+        it."""
         for level in range(self.level, 0, -1):
             frame = self.frames[level]
             if frame.kind != "loop" or buffer in frame.written:
@@ -191,7 +193,12 @@ class Function:
         self._count += 1
         then, out = f"T{self._count}", f"J{self._count}"
         frame = Frame("branch")
-        self.frames[-1].lines += [frame.before, f"br i1 {condition}, label %{then}, label %{out}", f"{then}:", frame.lines]
+        self.frames[-1].lines += [
+            frame.before,
+            f"br i1 {condition}, label %{then}, label %{out}",
+            f"{then}:",
+            frame.lines,
+        ]
         self.frames.append(frame)
         self.label = then
         return out
@@ -242,7 +249,9 @@ class Function:
         rest = self.arithmetic("srem", inner, d)
         shifted = self.arithmetic("add", rest, d)
         negative = self.emit(f"icmp slt i64 {rest.text}, 0", rest.level)
-        mod = Value(self.emit(f"select i1 {negative}, i64 {shifted.text}, i64 {rest.text}", rest.level), I64, 1, rest.level)
+        mod = Value(
+            self.emit(f"select i1 {negative}, i64 {shifted.text}, i64 {rest.text}", rest.level), I64, 1, rest.level
+        )
         if not isinstance(atom, FloorDiv):
             return mod
         return self.arithmetic("sdiv", self.arithmetic("sub", inner, mod), d)
@@ -306,7 +315,8 @@ class Function:
         return known.text
 
     def _pointer(self, buffer: str, terms: tuple[tuple[str, Bytes], ...]) -> str:
-        """The buffer's start advanced by the loops of `terms`, outermost first; made in the loop's header when first needed."""
+        """The buffer's start advanced by the loops of `terms`, outermost first; made in the loop's header when first
+        needed."""
         if not terms:
             return self.bases[buffer]
         name, step = terms[-1]
@@ -351,7 +361,8 @@ def _flatten_access(buffer: Buffer, index: tuple[Affine, ...]) -> Flat:
     size = 1 if buffer.dtype.kind == "b" else buffer.dtype.bytes
     total: dict[Any, Bytes] = {}
     const: Bytes = 0
-    # Where strides are known numbers, the sum is made in Affine arithmetic first: a fused loop's quotient and remainder cancel.
+    # Where strides are known numbers, the sum is made in Affine arithmetic first: a fused loop's quotient and
+    # remainder cancel.
     if all(isinstance(s, int) for s in buffer.element_strides):
         joined = Affine()
         for a, s in zip(index, buffer.element_strides):

@@ -31,14 +31,6 @@ class Axis:
     rule: str
     stride: int = 0
 
-    def accepts(self, extent: int, stride: int, itemsize: int) -> bool:
-        if extent != self.extent or self.rule == "any":
-            return extent == self.extent
-        if self.rule == "exact":
-            return stride == self.stride
-        aliased = self.rule == "general" or (stride % 4096 == 0) == (self.rule == "general 4K")
-        return stride > itemsize and stride % itemsize == 0 and aliased
-
 
 @dataclass(frozen=True, slots=True)
 class ArrayGuard:

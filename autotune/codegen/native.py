@@ -103,7 +103,7 @@ class _Function:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self.emit(f"!store i64 {self.value(value)}, ptr %{name}")
-            case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
+            case ast.AugAssign(target=ast.Name(id=name), op=op, value=value) if type(op) in _BINARY:
                 right = self.value(value)
                 old = self.emit(f"load i64, ptr %{name}")
                 self.emit(f"!store i64 {self.emit(f'{_BINARY[type(op)]} i64 {old}, {right}')}, ptr %{name}")
@@ -163,9 +163,9 @@ class _Function:
                 self.emit(f"!br i1 {self.test(node)}, label %{yes}, label %{no}")
 
     def test(self, node: ast.expr) -> str:
-        if isinstance(node, ast.Compare):
-            left, right = self.value(node.left), self.value(node.comparators[0])
-            return self.emit(f"icmp {_COMPARE[type(node.ops[0])]} i64 {left}, {right}")
+        match node:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
+                return self.emit(f"icmp {_COMPARE[type(op)]} i64 {self.value(left)}, {self.value(right)}")
         return self.emit(f"icmp ne i64 {self.value(node)}, 0")
 
     def value(self, node: ast.expr) -> str:
@@ -180,9 +180,9 @@ class _Function:
                 if name not in self.known:
                     self.externals.setdefault(name, None)
                 return f"ptrtoint (ptr @{name} to i64)"
-            case ast.BinOp(left=left, op=op, right=right):
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 return self.emit(f"{_BINARY[type(op)]} i64 {self.value(left)}, {self.value(right)}")
-            case ast.Compare():
+            case ast.Compare(ops=[op]) if type(op) in _COMPARE:
                 return self.emit(f"zext i1 {self.test(node)} to i64")
             case ast.Call(func=ast.Name(id=name), args=args):
                 return self.called(name, args)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from . import jit
@@ -29,7 +30,6 @@ class ObjectStore(Protocol):
     def put(self, digest: str, data: bytes) -> bool: ...
 
 
-_LANGUAGE = "native 1"  # counts the versions of the translator whose output differs
 MAX_THREADS = 256
 SPIN_SECONDS = 20e-6  # how long a thread without work polls before it sleeps; longer starves a busy machine
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}  # system call numbers
@@ -279,7 +279,8 @@ def runtime(store: ObjectStore | None = None) -> Runtime:
 
 def kept(source: str, store: ObjectStore | None) -> bytes:
     """The object code of a `native` source for any CPU of this kind, through `store` where there is one."""
-    key = hashlib.sha256(f"{_LANGUAGE} {jit.version()} {platform.machine()} {source}".encode()).hexdigest()[:32]
+    language = Path(__file__).with_name("native.py").read_text("utf-8")
+    key = hashlib.sha256(f"{language} {jit.version()} {platform.machine()} {source}".encode()).hexdigest()[:32]
     found = store.get(key) if store else None
     if found is None:
         found = jit.assemble(translate(source), "")

@@ -11,8 +11,9 @@ Emit = Callable[[str], str]
 
 
 def transpose(emit: Emit, kind: str, size: int, columns: list[str], height: int, width: int) -> list[str]:
-    """`columns[j]` holds element i of column j in lane i (`height` lanes). Returns `height` rows of `width` lanes, row i holding
-    element i of every column; lanes beyond the number of columns are undefined. `size`: bytes of an element."""
+    """`columns[j]` holds element i of column j in lane i (`height` lanes). Returns `height` rows of `width` lanes, row
+    i holding element i of every column; lanes beyond the number of columns are undefined. `size`: bytes of an
+    element."""
     lanes = max(height, width)
     unit = min(max(16 // size, 1), lanes)
     rows = [_resize(emit, kind, c, height, lanes) for c in columns]
@@ -47,7 +48,10 @@ def _blocks(emit: Emit, kind: str, lanes: int, unit: int, rows: list[str]) -> li
         return _shuffle(emit, kind, lanes, a, b, [block * unit + n for block in blocks for n in range(unit)])
 
     joined = [
-        (pick(a, b, [*range(half), *range(count, count + half)]), pick(a, b, [*range(half, count), *range(count + half, 2 * count)]))
+        (
+            pick(a, b, [*range(half), *range(count, count + half)]),
+            pick(a, b, [*range(half, count), *range(count + half, 2 * count)]),
+        )
         for a, b in zip(rows[::2], rows[1::2])
     ]
     if count == 2:

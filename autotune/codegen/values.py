@@ -1,7 +1,7 @@
 """Scalar expressions to LLVM instructions, on one value or on a vector of lanes at once.
 
-A value that does not depend on the vector loop stays scalar until an operation mixes it with a vector. Knows primitives and types;
-nothing of loops or stages.
+A value that does not depend on the vector loop stays scalar until an operation mixes it with a vector. Knows
+primitives and types; nothing of loops or stages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "rint": "roundeven", "abs": "fab
 
 @dataclass(frozen=True)
 class Lanes:
-    """The vector loop being evaluated: its name, how many of `width` lanes are active, and the mask where not all are."""
+    """The vector loop being evaluated: its name, how many of `width` lanes are active, and the mask where not all
+    are."""
 
     name: str
     width: int
@@ -98,7 +99,9 @@ class Evaluator:
         text = template.format(*texts, t=wide(scalar_type(args[0].dtype), lanes), r=wide(scalar_type(dtype), lanes),
                                b=wide("i1", lanes))  # fmt: skip
         key = ("op", text)
-        return self.fn.recall(key, level) or self.fn.remember(key, Value(self.fn.emit(text, level), dtype, lanes, level))
+        return self.fn.recall(key, level) or self.fn.remember(
+            key, Value(self.fn.emit(text, level), dtype, lanes, level)
+        )
 
     def intrinsic(self, name: str, dtype: DType, *args: Value) -> Value:
         lanes = max(a.lanes for a in args)
@@ -259,7 +262,9 @@ class Evaluator:
         if frm.is_float and to.is_float:
             return self.apply(f"{'fpext' if to.bits > frm.bits else 'fptrunc'} {{t}} {{0}} to {{r}}", to, x)
         if to == BOOL:
-            zero = Value(literal(0.0, frm) if frm.is_float and frm.bits > 16 else ("0.0" if frm.is_float else "0"), frm, 1, 0)
+            zero = Value(
+                literal(0.0, frm) if frm.is_float and frm.bits > 16 else ("0.0" if frm.is_float else "0"), frm, 1, 0
+            )
             return self.apply(f"{'fcmp une' if frm.is_float else 'icmp ne'} {{t}} {{0}}, {{1}}", BOOL, x, zero)
         if frm.is_float:
             if frm.bits == 16:
@@ -317,7 +322,8 @@ class Evaluator:
             name = f"llvm.masked.load.v{lanes.width}{_mangled(buffer.dtype, memory=True)}.p0"
             fn.declarations.add(f"declare {kind} @{name}(ptr, i32, <{lanes.width} x i1>, {kind})")
             text = fn.emit(
-                f"call {kind} @{name}(ptr {place}, i32 {align}, <{lanes.width} x i1> {lanes.mask}, {kind} zeroinitializer)", level
+                f"call {kind} @{name}(ptr {place}, i32 {align}, <{lanes.width} x i1> {lanes.mask}, {kind} zeroinitializer)",
+                level,
             )
         else:
             text = fn.emit(f"load {kind}, ptr {place}, align {align}", level)
@@ -381,4 +387,14 @@ def _mangled(dtype: DType, memory: bool = False) -> str:
     return memory_type(dtype) if memory else scalar_type(dtype)
 
 
-__all__ = ["Evaluator", "FloorDiv", "Lanes", "literal", "memory_bytes", "memory_type", "scalar_type", "substitute", "wide"]
+__all__ = [
+    "Evaluator",
+    "FloorDiv",
+    "Lanes",
+    "literal",
+    "memory_bytes",
+    "memory_type",
+    "scalar_type",
+    "substitute",
+    "wide",
+]

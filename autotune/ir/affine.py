@@ -1,7 +1,7 @@
 """Affine integer expressions over loop names: the only arithmetic that indices, extents and guards may use.
 
-An `Affine` is `const + sum(coefficient * atom)`; an atom is a loop name or a floor division or remainder of an Affine by a
-positive constant. Values are immutable and canonical, so that equality is structural equality.
+An `Affine` is `const + sum(coefficient * atom)`; an atom is a loop name or a floor division or remainder of an Affine
+by a positive constant. Values are immutable and canonical, so that equality is structural equality.
 """
 
 from __future__ import annotations

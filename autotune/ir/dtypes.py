@@ -76,7 +76,7 @@ def dtype(value: Any) -> DType:
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]
     try:
-        name = np.dtype(value).name
+        name = np.dtype(value).name if value is not None else "None"
     except TypeError:
         name = str(value)
     if name not in _NUMPY_NAMES:

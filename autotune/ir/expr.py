@@ -1,4 +1,5 @@
-"""Scalar expressions: what one point of a computation evaluates. About thirty primitives; everything else is composed of them.
+"""Scalar expressions: what one point of a computation evaluates. About thirty primitives; everything else is composed
+of them.
 
 Arithmetic happens in `DType.compute` types only: f16 and bf16 values are cast on load and on store, explicitly.
 """
@@ -12,10 +13,11 @@ from typing import Union
 from .affine import Affine
 from .dtypes import BOOL, I64, DType
 
-# name -> number of arguments. `div` is true division on floats and floor division on integers, `mod` its remainder with the
-# sign of the divisor (NumPy's // and %). max and min propagate NaN. A `cast` from float to integer truncates and saturates;
-# integers wrap; a cast to bool is x != 0. `rint` rounds half to even. Comparisons give bool; and/or/xor/not work bitwise on
-# integers and logically on bool; shl and shr (arithmetic for signed) take counts inside the type's width.
+# name -> number of arguments. `div` is true division on floats and floor division on integers, `mod` its remainder
+# with the sign of the divisor (NumPy's // and %). max and min propagate NaN. A `cast` from float to integer truncates
+# and saturates; integers wrap; a cast to bool is x != 0. `rint` rounds half to even. Comparisons give bool;
+# and/or/xor/not work bitwise on integers and logically on bool; shl and shr (arithmetic for signed) take counts inside
+# the type's width.
 PRIMITIVES: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "mod": 2, "max": 2, "min": 2, "fma": 3,
     "neg": 1, "abs": 1, "exp": 1, "exp2": 1, "log": 1, "log2": 1, "sqrt": 1, "sin": 1, "recip": 1, "floor": 1, "rint": 1,

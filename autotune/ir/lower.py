@@ -1,7 +1,7 @@
 """TensorProgram -> Nest: one plain loop nest a Compute, in program order. The starting point of every schedule.
 
-The same logical axis gets the same loop name in every stage: where a stage reads an earlier one at a plain axis variable, both
-loops are one class. That is what lets stages be fused without a map between their coordinates.
+The same logical axis gets the same loop name in every stage: where a stage reads an earlier one at a plain axis
+variable, both loops are one class. That is what lets stages be fused without a map between their coordinates.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def with_shared_axes(program: TensorProgram) -> TensorProgram:
             root = find((c.name, a.name))
             if root not in names:
                 names[root] = next(reducing if reduce_only[root] else plain)
-    computes = tuple(
-        c.renamed({a.name: names[find((c.name, a.name))] for a in c.all_axes}) for c in program.computes
-    )
+    computes = tuple(c.renamed({a.name: names[find((c.name, a.name))] for a in c.all_axes}) for c in program.computes)
     return TensorProgram(program.inputs, computes, program.outputs)
 
 

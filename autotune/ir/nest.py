@@ -1,8 +1,9 @@
-"""Nest: the static loop-nest IR. A tree of immutable statements over buffers; the one thing that is verified and rendered.
+"""Nest: the static loop-nest IR. A tree of immutable statements over buffers; the one thing that is verified and
+rendered.
 
-Loops start at 0 and have step 1. A loop's extent is the minimum of its `extents`, affine in enclosing loops (clipped blocks need
-two). Names are stable: `i`, then `i.0` and `i.1` after a split; one name may occur in several sibling bodies (main and tail), and is
-unique along any path from the root.
+Loops start at 0 and have step 1. A loop's extent is the minimum of its `extents`, affine in enclosing loops (clipped
+blocks need two). Names are stable: `i`, then `i.0` and `i.1` after a split; one name may occur in several sibling
+bodies (main and tail), and is unique along any path from the root.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ LOOP_KINDS = ("serial", "unroll", "vector", "parallel")
 class Loop:
     """for name in 0 .. min(extents): body.
 
-    kind "unroll": expanded when rendered. "vector": all iterations at once in a vector of `lanes` (a power of two >= the extent);
-    iterations must not depend on each other. "parallel": iterations may run at once on several threads, `chunk` at a time taken
-    from a shared counter, or in equal static blocks when chunk is 0.
+    kind "unroll": expanded when rendered. "vector": all iterations at once in a vector of `lanes` (a power of two >=
+    the extent); iterations must not depend on each other. "parallel": iterations may run at once on several threads,
+    `chunk` at a time taken from a shared counter, or in equal static blocks when chunk is 0.
     """
 
     name: str
@@ -46,9 +47,9 @@ class Loop:
 class Store:
     """buffer[index] = value.
 
-    `tag` is the stage (the Compute, or a cache of one of its operands) that the statement belongs to. `origin` maps axes of that
-    stage to the affine coordinates of the point being computed. `role`: "compute" evaluates the stage's body; "init", "write" move
-    an accumulator; "copy" fills a cache.
+    `tag` is the stage (the Compute, or a cache of one of its operands) that the statement belongs to. `origin` maps
+    axes of that stage to the affine coordinates of the point being computed. `role`: "compute" evaluates the stage's
+    body; "init", "write" move an accumulator; "copy" fills a cache.
     """
 
     buffer: str
@@ -64,8 +65,9 @@ class Store:
 class Reduce:
     """buffer[index] = combiner(buffer[index], value).
 
-    `first`: the affine coordinates of this contribution inside its reduction; it *initialises* (a plain store) exactly when all of
-    them are zero. None: the buffer was initialised by another statement. An empty tuple: always initialises.
+    `first`: the affine coordinates of this contribution inside its reduction; it *initialises* (a plain store) exactly
+    when all of them are zero. None: the buffer was initialised by another statement. An empty tuple: always
+    initialises.
     """
 
     buffer: str

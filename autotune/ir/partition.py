@@ -1,7 +1,8 @@
 """Cutting a program into kernels: which Computes share one nest. Knows only which axes and arrays they share.
 
-Two patterns make a kernel of several Computes: plain stores that read a contraction point by point (its epilogue), and stages that
-all have the same outer axes, so that they can run row by row (norms, softmax, chains of reductions and stores).
+Two patterns make a kernel of several Computes: plain stores that read a contraction point by point (its epilogue), and
+stages that all have the same outer axes, so that they can run row by row (norms, softmax, chains of reductions and
+stores).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ MAX_STAGES = 12
 
 
 def partition(program: TensorProgram) -> tuple[TensorProgram, ...]:
-    """One-kernel programs in the order in which they run. Arrays that pass between them keep their names: an output of one is an
-    input of the next."""
+    """One-kernel programs in the order in which they run. Arrays that pass between them keep their names: an output of
+    one is an input of the next."""
     shared = {c.name: c for c in with_shared_axes(program).computes}
     groups: list[list[str]] = []
     where: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """TensorProgram: what a traced function means, before any decision about how to run it.
 
-A program is a list of `Compute`s in dependency order. Each defines one array over its `axes`; with a combiner it reduces its
-body over `reduce_axes`. There is no control flow: everything about a program is known before it runs.
+A program is a list of `Compute`s in dependency order. Each defines one array over its `axes`; with a combiner it
+reduces its body over `reduce_axes`. There is no control flow: everything about a program is known before it runs.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Axis:
 class Buffer:
     """An array: `shape` in elements; `scope` input | output | temp | scratch | register.
 
-    `strides` (elements, one a dimension) are integers, or names of run-time arguments; None means C-contiguous. Only inputs
-    and outputs may have strides.
+    `strides` (elements, one a dimension) are integers, or names of run-time arguments; None means C-contiguous. Only
+    inputs and outputs may have strides.
     """
 
     name: str
@@ -109,6 +109,8 @@ class Compute:
     def __post_init__(self) -> None:
         if (self.combiner is None) != (not self.reduce_axes):
             raise ValueError(f"{self.name}: a combiner and reduce axes come together")
+        if self.combiner is not None and self.combiner not in COMBINERS:
+            raise ValueError(f"{self.name}: unknown combiner {self.combiner!r}; known are {', '.join(COMBINERS)}")
 
     @property
     def all_axes(self) -> tuple[Axis, ...]:
@@ -136,7 +138,8 @@ class Compute:
 
 @dataclass(frozen=True)
 class TensorProgram:
-    """inputs (scope "input"), computes in dependency order, and the names of the computes that are results, in order."""
+    """inputs (scope "input"), computes in dependency order, and the names of the computes that are results, in
+    order."""
 
     inputs: tuple[Buffer, ...]
     computes: tuple[Compute, ...]
@@ -162,7 +165,8 @@ class TensorProgram:
 
     @cached_property
     def flops(self) -> int:
-        """Scalar operations on floats or integers that the program asks for; fma counts two, casts and selections none."""
+        """Scalar operations on floats or integers that the program asks for; fma counts two, casts and selections
+        none."""
         total = 0
         for c in self.computes:
             each = sum(operation_flops(node) for node in walk(c.body)) + (1 if c.combiner else 0)
@@ -176,7 +180,8 @@ class TensorProgram:
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
-        """A JSON value that depends on no name: two functions that compute the same thing the same way have the same one."""
+        """A JSON value that depends on no name: two functions that compute the same thing the same way have the same
+        one."""
         return to_json(canonical_names(self))
 
     @cached_property
@@ -203,9 +208,7 @@ def canonical_names(program: TensorProgram) -> TensorProgram:
     computes = []
     for c in program.computes:
         c = c.renamed({a.name: f"a{i}" for i, a in enumerate(c.all_axes)})
-        computes.append(
-            Compute(buffers[c.name], c.dtype, c.axes, transform(c.body, rename), c.reduce_axes, c.combiner)
-        )
+        computes.append(Compute(buffers[c.name], c.dtype, c.axes, transform(c.body, rename), c.reduce_axes, c.combiner))
     inputs = []
     for b in program.inputs:
         strides = None if b.strides is None else tuple(
@@ -222,21 +225,35 @@ def affine_to_json(a: Affine) -> Any:
     """An int, or [const, [coefficient, atom], ...] with atom a name or ["//" | "%", affine, divisor]."""
     if not a.terms:
         return a.const
-    atom = lambda t: t if isinstance(t, str) else ["//" if isinstance(t, FloorDiv) else "%", affine_to_json(t.arg), t.divisor]  # noqa: E731
+    atom = lambda t: (
+        t if isinstance(t, str) else ["//" if isinstance(t, FloorDiv) else "%", affine_to_json(t.arg), t.divisor]
+    )  # noqa: E731
     return [a.const, *([c, atom(t)] for t, c in a.terms)]
 
 
 def affine_from_json(value: Any) -> Affine:
-    if isinstance(value, int):
+    """The affine that `affine_to_json` wrote. Raises ValueError on anything else."""
+    if type(value) is int:
         return Affine((), value)
-    total = Affine((), int(value[0]))
+    if not isinstance(value, list) or not value or not all(isinstance(v, list) and len(v) == 2 for v in value[1:]):
+        raise ValueError(f"not an affine: {value!r}")
+    total = Affine((), _integer(value[0]))
     for c, atom in value[1:]:
         if isinstance(atom, str):
-            total = total + var(atom) * int(c)
-        else:
-            arg = affine_from_json(atom[1])
-            total = total + (arg // int(atom[2]) if atom[0] == "//" else arg % int(atom[2])) * int(c)
+            total = total + var(atom) * _integer(c)
+            continue
+        kind, arg, divisor = atom
+        if kind not in ("//", "%") or _integer(divisor) < 1:
+            raise ValueError(f"not a floor division or remainder by a positive constant: {atom!r}")
+        inner = affine_from_json(arg)
+        total = total + (inner // divisor if kind == "//" else inner % divisor) * _integer(c)
     return total
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"expected an integer, got {value!r}")
+    return value
 
 
 def expr_to_json(expr: Expr) -> Any:
@@ -292,7 +309,14 @@ def from_json(value: Mapping[str, Any]) -> TensorProgram:
         for b in value["inputs"]
     )  # fmt: skip
     computes = tuple(
-        Compute(str(c["name"]), parse(c["dtype"]), axes(c["axes"]), expr_from_json(c["body"]), axes(c["reduce_axes"]), c["combiner"])
+        Compute(
+            str(c["name"]),
+            parse(c["dtype"]),
+            axes(c["axes"]),
+            expr_from_json(c["body"]),
+            axes(c["reduce_axes"]),
+            c["combiner"],
+        )
         for c in value["computes"]
     )
     return TensorProgram(inputs, computes, tuple(str(o) for o in value["outputs"]))

@@ -43,5 +43,7 @@ class Schedule:
 def from_json(value: Sequence[Any]) -> Schedule:
     """The schedule that `to_json` wrote. Raises ScheduleError on anything else."""
     if not isinstance(value, list) or len(value) > MAX_STEPS:
-        raise ScheduleError(f"a schedule is a list of at most {MAX_STEPS} steps, got {type(value).__name__}", "unknown-step")
+        raise ScheduleError(
+            f"a schedule is a list of at most {MAX_STEPS} steps, got {type(value).__name__}", "unknown-step"
+        )
     return Schedule(tuple(step_from_json(row) for row in value))

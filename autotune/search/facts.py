@@ -1,7 +1,7 @@
 """What a sketch needs to know about a program: its stages, and how each access moves in memory with each axis.
 
-Everything here is read off the index expressions. There is no knowledge of operations: a stage is described by which axes its
-loads share and along which of them they are contiguous.
+Everything here is read off the index expressions. There is no knowledge of operations: a stage is described by which
+axes its loads share and along which of them they are contiguous.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ UNKNOWN = 1 << 40
 
 @dataclass(frozen=True)
 class Access:
-    """One load (or the store) of a stage: elements moved by one step of each axis; axes that do not occur are absent."""
+    """One load (or the store) of a stage: elements moved by one step of each axis; axes that do not occur are
+    absent."""
 
     ordinal: int
     buffer: Buffer

@@ -1,7 +1,8 @@
-"""Sketch of a reduction whose vector loop is a reduction axis: every lane accumulates its own part, and the lanes meet at the end.
+"""Sketch of a reduction whose vector loop is a reduction axis: every lane accumulates its own part, and the lanes meet
+at the end.
 
-For row sums and for products whose operands are contiguous along the reduction. Several results at once share loads, keep several
-streams of memory going and hide the latency of the accumulators.
+For row sums and for products whose operands are contiguous along the reduction. Several results at once share loads,
+keep several streams of memory going and hide the latency of the accumulators.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .sketch import Point, Priced, grid, select, vectorized
 
 @dataclass(frozen=True)
 class LanesSketch:
-    """Holes: rows (of `u`) and columns (of `w`) computed at once, vectors of accumulators each, block of `u` for threads."""
+    """Holes: rows (of `u`) and columns (of `w`) computed at once, vectors of accumulators each, block of `u` for
+    threads."""
 
     facts: Facts
     stage: Stage
@@ -64,7 +66,10 @@ class LanesSketch:
         vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.loads), 1)
         crossing = 1.0 if (k * size) % 64 == 0 else 1.6
         ops = max(stage.light - 1, 1) + 12 * stage.heavy
-        step = np.maximum(np.maximum(chains * ops / mach.fma_per_cycle, vector_loads * crossing / mach.loads_per_cycle), mach.fma_latency)
+        step = np.maximum(
+            np.maximum(chains * ops / mach.fma_per_cycle, vector_loads * crossing / mach.loads_per_cycle),
+            mach.fma_latency,
+        )
         step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
         tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
         compute = tiles * np.ceil(k / (nv * lanes)) * step * mach.cycle
@@ -104,13 +109,17 @@ class LanesSketch:
         steps += [Unroll(s, f"{a}.1") for a, _ in tiled]
         steps += vectorized(s, f"{k}.1", lanes)
         if self.epilogues:
-            steps += [ComputeAt(e, s, f"{tiled[0][0].removesuffix('.1')}.0" if tiled else outer[-1]) for e in self.epilogues]
+            steps += [
+                ComputeAt(e, s, f"{tiled[0][0].removesuffix('.1')}.0" if tiled else outer[-1]) for e in self.epilogues
+            ]
         if parallel and first:
             steps.append(Parallel(s, first))
         return Schedule(tuple(steps))
 
 
-def lanes_sketches(facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int) -> list[LanesSketch]:
+def lanes_sketches(
+    facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int
+) -> list[LanesSketch]:
     """One for each reduction axis along which every load that moves with it is contiguous."""
     found = []
     for k in stage.reduce_axes:

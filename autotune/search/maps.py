@@ -1,5 +1,5 @@
-"""Sketch of a single plain store: vectors along a contiguous axis, or blocks transposed in registers where the result and an operand
-are contiguous along different axes."""
+"""Sketch of a single plain store: vectors along a contiguous axis, or blocks transposed in registers where the result
+and an operand are contiguous along different axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .sketch import Point, Priced, grid, vectorized
 
 @dataclass(frozen=True)
 class MapSketch:
-    """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned (`bi`, `bj`)."""
+    """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned
+    (`bi`, `bj`)."""
 
     facts: Facts
     stage: Stage
@@ -37,7 +38,11 @@ class MapSketch:
                 break
             for a in (*s.loads, s.store):
                 step, far = a.strides.get(inner, 0), a.strides.get(outer, 0)
-                if step >= UNKNOWN or far >= UNKNOWN or (far != step * s.extents[inner] and s.extents[outer] > 1 and s.extents[inner] > 1):
+                if (
+                    step >= UNKNOWN
+                    or far >= UNKNOWN
+                    or (far != step * s.extents[inner] and s.extents[outer] > 1 and s.extents[inner] > 1)
+                ):
                     return count
                 if s.extents[inner] == 1 or s.extents[outer] == 1:
                     return count
@@ -53,7 +58,12 @@ class MapSketch:
         v = s.axes[-1]
         for a in s.loads:
             for axis in s.axes[:-1]:
-                if a.contiguous(axis) and a.strides.get(v, 0) not in (0, 1) and s.extents[axis] >= 4 and s.extents[v] >= 4:
+                if (
+                    a.contiguous(axis)
+                    and a.strides.get(v, 0) not in (0, 1)
+                    and s.extents[axis] >= 4
+                    and s.extents[v] >= 4
+                ):
                     return axis
         return None
 
@@ -76,7 +86,9 @@ class MapSketch:
         written = float(s.store.buffer.bytes)
         several = tuple(x for x in (1, 2, 4) if x == 1 or x * self.lanes <= self._length)
         blocks = (32, 64, 128, 256) if self.turned else (1,)
-        columns = grid(map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks)
+        columns = grid(
+            map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks
+        )
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
         work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.loads) + 1) / mach.loads_per_cycle)

@@ -1,7 +1,9 @@
-"""Sketch of a reduction whose vector loop is an axis of the result: register tile, three levels of blocking, packed operands.
+"""Sketch of a reduction whose vector loop is an axis of the result: register tile, three levels of blocking, packed
+operands.
 
-`v` is the vector axis, `u` a second axis of the result (the rows of the register tile), `k` the reduction axis that is blocked.
-Operands are known only by which of these they move with: "wide" loads move with v and not with u, "tall" ones with u and not v.
+`v` is the vector axis, `u` a second axis of the result (the rows of the register tile), `k` the reduction axis that is
+blocked. Operands are known only by which of these they move with: "wide" loads move with v and not with u, "tall" ones
+with u and not v.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ MAX_TILES = 10
 
 @dataclass(frozen=True)
 class PanelSketch:
-    """Holes: order, rows (mr), vectors (nv), kc, mc, nc, ku, pack of wide and of tall loads, prefetch, epilogue placement."""
+    """Holes: order, rows (mr), vectors (nv), kc, mc, nc, ku, pack of wide and of tall loads, prefetch, epilogue
+    placement."""
 
     facts: Facts
     stage: Stage
@@ -72,14 +75,20 @@ class PanelSketch:
         e, lanes = self.stage.extents, self.lanes
         m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
         vectors = tuple(x for x in (1, 2, 3, 4, 6, 8) if x == 1 or x <= -(-n // lanes))
-        rows = tuple(r for r in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28) if r == 1 or r <= m) if self.u else (1,)
+        rows = (
+            tuple(r for r in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28) if r == 1 or r <= m)
+            if self.u
+            else (1,)
+        )
         wide_modes = (2,) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
         tall_modes = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tuple(x for x in tall_modes if x != 2) if tall_modes != (0,) else (0,)
         blocks = tuple(dict.fromkeys((k, *_depths(k), *((8, 16) if k > 64 and m <= 32 else ()))))
         tiles, rejected = self._tiles(rows, vectors, m, n)
-        small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19)
+        small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (
+            self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19
+        )
         columns = grid(order=(0, 1) if self.u else (0,), tile=tuple(range(len(tiles))), kc=blocks, mb=(1,) if small else (1, 2, 4, 8),
                        nb=(1, 2) if small and self.threads == 1 else (1, 2, 4, 8), wide=wide_modes, tall=tall_modes,
                        epi=(0, 1) if self.epilogues else (0,))  # fmt: skip
@@ -89,9 +98,13 @@ class PanelSketch:
         mr, nv = columns["mr"], columns["nv"]
         heavy = any(self.facts.by_name[e].heavy for e in self.epilogues)
         rules = {
-            "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k) if self.epilogues else np.ones_like(mr, bool),
+            "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k)
+            if self.epilogues
+            else np.ones_like(mr, bool),
             "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
-            "stream": (columns["kc"] > 16) | (columns["kc"] >= k) | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
+            "stream": (columns["kc"] > 16)
+            | (columns["kc"] >= k)
+            | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
@@ -105,15 +118,20 @@ class PanelSketch:
         columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
         return unique(columns), rejected
 
-    def _tiles(self, rows: tuple[int, ...], vectors: tuple[int, ...], m: int, n: int) -> tuple[list[tuple[int, int]], dict[str, int]]:
-        """The register tiles worth combining with blockings: those that fit, by the cycles they spend on the whole result."""
+    def _tiles(
+        self, rows: tuple[int, ...], vectors: tuple[int, ...], m: int, n: int
+    ) -> tuple[list[tuple[int, int]], dict[str, int]]:
+        """The register tiles worth combining with blockings: those that fit, by the cycles they spend on the whole
+        result."""
         mach = Machine(self.spec, 1, self.stage.widest)
         fits = [(r, w) for r in rows for w in vectors if r * w + w + 1 <= self.spec.vector_registers]
         spills = len(rows) * len(vectors) - len(fits)
 
         def cycles(r: int, w: int) -> float:
             full, rest = divmod(m, r)
-            columns = [w] * (n // (w * self.lanes)) + ([-(-(n % (w * self.lanes)) // self.lanes)] if n % (w * self.lanes) else [])
+            columns = [w] * (n // (w * self.lanes)) + (
+                [-(-(n % (w * self.lanes)) // self.lanes)] if n % (w * self.lanes) else []
+            )
             return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency)
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
@@ -183,7 +201,9 @@ class PanelSketch:
         copies = depth * n * pack_b * np.where(order == 0, 1.0, row_blocks) * loads_wide
         copies = copies + m * depth * pack_a * a_times * loads_tall
         pack = copies * (lanes and 16 / max(self.spec.lanes(stage.widest), 1)) * batch * mach.cycle
-        epilogue = m * n * batch * np.where(columns["epi"] == 1, 3.0, 0.5) * mach.cycle / lanes if self.epilogues else 0.0 * mr
+        epilogue = (
+            m * n * batch * np.where(columns["epi"] == 1, 3.0, 0.5) * mach.cycle / lanes if self.epilogues else 0.0 * mr
+        )
         parallel = self._parallel_share(columns, batch, row_blocks, column_blocks)
         busy = (compute + tile + pack + epilogue) * parallel
         memory = memory * batch * np.maximum(parallel, 1.0 / mach.streams)
@@ -225,7 +245,11 @@ class PanelSketch:
                 cached += self._copy(a, u, mr, 1, True) if panels else self._rows(a)
         tiles = (((f"{u}.1", mr),) if u else ()) + ((f"{v}.1", nr),)
         steps.append(RegisterTile(s, tiles))
-        if self.stage.extents[v] * (self.stage.extents[u] if u else 1) > 4096 and self.stage.compute.points > 1 << 20 and not self.epilogues:
+        if (
+            self.stage.extents[v] * (self.stage.extents[u] if u else 1) > 4096
+            and self.stage.compute.points > 1 << 20
+            and not self.epilogues
+        ):
             steps.append(Prefetch(s))
         marked = [s]
         for e in self.epilogues:
@@ -245,17 +269,26 @@ class PanelSketch:
         return Schedule(tuple(steps))
 
     def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:
-        """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or transposed."""
+        """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or
+        transposed."""
         cache = f"{self.stage.name}.load{a.ordinal}"
         panel, lanes = f"{cache}.{'abcdefgh'[a.dims[axis]]}", self.lanes
         other = self._dim(a, cache)
         if turned and other:
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
             block = [Tile(cache, ((panel, width), (other, lanes)))]
-            block += [Split(cache, f"{panel}.1", lanes, "cut"), Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes)]
+            block += [
+                Split(cache, f"{panel}.1", lanes, "cut"),
+                Vectorize(cache, f"{other}.1", lanes),
+                Vectorize(cache, f"{panel}.1.1", lanes),
+            ]
             return block
         if mode == 8 and other:
-            return [Tile(cache, ((other, 8), (panel, width))), Unroll(cache, f"{other}.1"), *vectorized(cache, f"{panel}.1", lanes)]
+            return [
+                Tile(cache, ((other, 8), (panel, width))),
+                Unroll(cache, f"{other}.1"),
+                *vectorized(cache, f"{panel}.1", lanes),
+            ]
         head: list[Step] = [Reorder(cache, (panel, other))] if other and panel > other else []
         return [*head, Tile(cache, ((panel, width),)), *vectorized(cache, f"{panel}.1", lanes)]
 
@@ -285,15 +318,20 @@ def _product(extents: dict[str, int], axes: tuple[str, ...]) -> int:
     return out
 
 
-def panel_sketches(facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int) -> list[PanelSketch]:
-    """The panel sketches of a reduction: vector axes along which the result, or failing that an operand, is contiguous."""
+def panel_sketches(
+    facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int
+) -> list[PanelSketch]:
+    """The panel sketches of a reduction: vector axes along which the result, or failing that an operand, is
+    contiguous."""
     candidates = [a for a in stage.axes if stage.store.contiguous(a)]
     candidates = candidates or [a for a in stage.axes if any(ld.contiguous(a) for ld in stage.loads)]
     found = []
     for v in candidates:
         if not stage.loads or not any(ld.uses(v) for ld in stage.loads):
             continue
-        if any(ld.strides.get(v, 1) != 1 and (ld.strides[v] == UNKNOWN or ld.panel_dim(v) is None) for ld in stage.loads):
+        if any(
+            ld.strides.get(v, 1) != 1 and (ld.strides[v] == UNKNOWN or ld.panel_dim(v) is None) for ld in stage.loads
+        ):
             continue
         # Operands that move with both axes of the tile are reused by neither; such an axis is no use as rows.
         shared = [a for a in stage.axes if a != v and any(ld.uses(v) and not ld.uses(a) for ld in stage.loads)]

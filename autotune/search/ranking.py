@@ -20,7 +20,8 @@ from .space import sketches
 
 @dataclass(frozen=True)
 class Candidate:
-    """A schedule to try. `origin`: model | move | seed | plain; `sketch` and `row` say where it lies in the ranking, if anywhere."""
+    """A schedule to try. `origin`: model | move | seed | plain; `sketch` and `row` say where it lies in the ranking,
+    if anywhere."""
 
     schedule: Schedule
     predicted: float
@@ -68,10 +69,14 @@ class Ranking:
         return Candidate(schedule, float(priced.seconds[row]), origin, sketch, row, point, priced.explain(row))
 
     def best(self, apart: int = 2, limit: int = 2000) -> Iterator[Candidate]:
-        """Candidates best first; each differs from every earlier one of its sketch in at least `apart` holes, until none does."""
+        """Candidates best first; each differs from every earlier one of its sketch in at least `apart` holes, until
+        none does."""
         which, rows = self._places
         chosen: dict[int, list[np.ndarray[Any, Any]]] = {}
-        tables = [np.stack(list(p.columns.values()), axis=1) if p.columns else np.zeros((len(p.seconds), 0)) for p in self.priced]
+        tables = [
+            np.stack(list(p.columns.values()), axis=1) if p.columns else np.zeros((len(p.seconds), 0))
+            for p in self.priced
+        ]
         late: list[tuple[int, int]] = []
         for at in self._order[:limit]:
             s, row = int(which[at]), int(rows[at])
@@ -86,7 +91,8 @@ class Ranking:
         yield Candidate(Schedule(), float("inf"), "plain")
 
     def neighbours(self, of: Candidate) -> list[Candidate]:
-        """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best first."""
+        """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best
+        first."""
         if of.sketch < 0:
             return []
         priced = self.priced[of.sketch]

@@ -1,8 +1,8 @@
-"""Sketch of a program whose stages share their outer axes: all stages run row by row (or block of rows by block), so that what
-passes between them stays in the nearest cache.
+"""Sketch of a program whose stages share their outer axes: all stages run row by row (or block of rows by block), so
+that what passes between them stays in the nearest cache.
 
-Stages are plain stores or reductions along inner axes. The vector loop of each stage is its innermost contiguous axis; where that is
-one of the shared axes, a block of rows forms the vector and inner axes are walked one by one.
+Stages are plain stores or reductions along inner axes. The vector loop of each stage is its innermost contiguous axis;
+where that is one of the shared axes, a block of rows forms the vector and inner axes are walked one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .sketch import Point, Priced, grid, select, vectorized
 
 @dataclass(frozen=True)
 class RowsSketch:
-    """Holes: vectors a step in reductions (`red`) and in stores (`map`), whether results bypass the caches (`nt`), chunks of rows."""
+    """Holes: vectors a step in reductions (`red`) and in stores (`map`), whether results bypass the caches (`nt`),
+    chunks of rows."""
 
     facts: Facts
     rows: tuple[str, ...]
@@ -47,7 +48,10 @@ class RowsSketch:
         """The inner axis that a stage's vectors run along: contiguous in most of its accesses."""
         inner = [a for a in (*stage.axes, *stage.reduce_axes) if a not in self.rows]
         accesses = [*stage.loads, *([] if stage.is_reduction else [stage.store])]
-        score = {a: (sum(x.contiguous(a) for x in accesses) - sum(x.uses(a) and not x.contiguous(a) for x in accesses)) for a in inner}
+        score = {
+            a: (sum(x.contiguous(a) for x in accesses) - sum(x.uses(a) and not x.contiguous(a) for x in accesses))
+            for a in inner
+        }
         reduced = [a for a in inner if a in stage.reduce_axes]
         if stage.is_reduction:
             inner = [a for a in inner if a in reduced] or inner
@@ -60,7 +64,9 @@ class RowsSketch:
             longest = self.last.extents[self.rows[-1]]
         several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
         big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l3 // 4
-        columns = grid(red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,))
+        columns = grid(
+            red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,)
+        )
         keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
         columns = select(columns, keep)
         red, mapped, nt = (columns[c].astype(float) for c in ("red", "map", "nt"))
@@ -82,7 +88,9 @@ class RowsSketch:
         moved = float(self.facts.program.bytes)
         home = mach.level(moved)
         written = float(sum(b.bytes for b in self.facts.program.buffers if b.scope == "output"))
-        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * np.where(nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0)
+        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * np.where(
+            nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0
+        )
         share = 1.0 / min(self.threads, max(1, _product(self.last, self.rows)))
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
         seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
@@ -101,7 +109,11 @@ class RowsSketch:
         for s in reversed(self.facts.stages[:-1]):
             steps.append(ComputeAt(s.name, self.last.name, at))
         if point["nt"]:
-            steps += [StoreHint(s.name) for s in self.facts.stages if s.name in self.facts.program.outputs and not s.is_reduction]
+            steps += [
+                StoreHint(s.name)
+                for s in self.facts.stages
+                if s.name in self.facts.program.outputs and not s.is_reduction
+            ]
         if self.threads > 1:
             outer = self.rows[0] if len(self.rows) > 1 or not self.across else at
             if not self.across or len(self.rows) > 1 or self.last.extents[self.rows[0]] > point["map"] * lanes:

@@ -1,5 +1,5 @@
-"""Sketch: a schedule with holes. It lists its legal points as columns of integers, prices all of them at once, and turns one point
-into the steps of a schedule. No nest is built here."""
+"""Sketch: a schedule with holes. It lists its legal points as columns of integers, prices all of them at once, and
+turns one point into the steps of a schedule. No nest is built here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Point = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Priced:
-    """Points with their predicted seconds, split into named terms (each a column; they add up or overlap as the model says)."""
+    """Points with their predicted seconds, split into named terms (each a column; they add up or overlap as the model
+    says)."""
 
     columns: Columns
     seconds: Column
@@ -35,7 +36,8 @@ class Priced:
 
 
 class Sketch(Protocol):
-    """`name` identifies the sketch among those of one program; `points` are priced for one device and number of threads."""
+    """`name` identifies the sketch among those of one program; `points` are priced for one device and number of
+    threads."""
 
     name: str
 

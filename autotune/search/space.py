@@ -1,4 +1,5 @@
-"""The sketches of a program, chosen by its structure: what its stages share and along which axes they are contiguous."""
+"""The sketches of a program, chosen by its structure: what its stages share and along which axes they are
+contiguous."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ SMALL_FLOPS = 1 << 22
 
 
 def sketches(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Sketch]:
-    """All sketches that fit a one-kernel program; empty where only the plain nest is known to be right (a scalar, say)."""
+    """All sketches that fit a one-kernel program; empty where only the plain nest is known to be right (a scalar,
+    say)."""
     if any(a.extent == 0 for c in program.computes for a in c.all_axes):
         return []
     known = facts(program)

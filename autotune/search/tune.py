@@ -1,7 +1,8 @@
-"""The tuning loop: the model's picks and seeds are measured, then moves around the best, then a paired run-off with the default.
+"""The tuning loop: the model's picks and seeds are measured, then moves around the best, then a paired run-off with
+the default.
 
-Knows candidates and measurements; sees building and timing only as a `Measurer`. The model ranks and prunes; only measurements
-choose.
+Knows candidates and measurements; sees building and timing only as a `Measurer`. The model ranks and prunes; only
+measurements choose.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class Tuner:
         elapsed = time.monotonic() - self.start
         self.measurer.drop(st.handles.values())
         rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
-        return Outcome(winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted)
+        return Outcome(
+            winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted
+        )
 
     # ---- exploring ----
 
@@ -144,7 +147,9 @@ class Tuner:
         leaders = sorted(st.seconds, key=st.seconds.__getitem__)[:2]
         out: list[Candidate] = []
         for n, digest in enumerate(leaders):
-            fresh = [c for c in self.ranking.neighbours(st.candidates[digest]) if c.schedule.digest not in st.candidates]
+            fresh = [
+                c for c in self.ranking.neighbours(st.candidates[digest]) if c.schedule.digest not in st.candidates
+            ]
             out += fresh[: BATCH - 2 if n == 0 else 2]
         return list({c.schedule.digest: c for c in out}.values())[: BATCH - 1]
 
@@ -164,7 +169,9 @@ class Tuner:
                 built.append(c)
             else:
                 st.rejections[report.reason or str(report.status)] += 1
-                st.trials.append(Trial(c, report, Measurement(status=report.status, message=report.message), self._elapsed()))
+                st.trials.append(
+                    Trial(c, report, Measurement(status=report.status, message=report.message), self._elapsed())
+                )
         if not built:
             return
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
@@ -195,11 +202,15 @@ class Tuner:
             digests.append(default.schedule.digest)
         one = sum(max(st.seconds[d], self.policy.sample_seconds) for d in digests)
         rounds = int(min(25, max(5, 0.8 * self._left() / max(one, 1e-9))))
-        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, time.monotonic() + 6 * one))
+        rows = self.measurer.time(
+            [st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, time.monotonic() + 6 * one)
+        )
         finals = [(st.candidates[d], row) for d, row in zip(digests, rows) if row.ok and row.samples]
         return sorted(finals, key=lambda f: f[1].seconds)
 
-    def _choose(self, default: Candidate, finals: list[tuple[Candidate, Measurement]]) -> tuple[Candidate, float, float]:
+    def _choose(
+        self, default: Candidate, finals: list[tuple[Candidate, Measurement]]
+    ) -> tuple[Candidate, float, float]:
         st = self.state
         known = {c.schedule.digest: row for c, row in finals}
         base = known.get(default.schedule.digest)

@@ -195,7 +195,21 @@ def test_native_memory_and_calls(native: jit.Loaded) -> None:
     assert seen == [(3, 4)]
 
 
-@pytest.mark.parametrize("line", ["return 1.5", "a.b = 1", "return [n]", "return -n", "with n: pass", "x: int = 1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "return 1.5",
+        "a.b = 1",
+        "return [n]",
+        "return -n",
+        "with n: pass",
+        "x: int = 1",
+        "return 1 < n < 3",
+        "return n ** 2",
+        "n **= 2",
+        "return n is 2",
+    ],
+)
 def test_native_refuses_other_python(line: str) -> None:
     with pytest.raises(BuildError, match="not in the language"):
         translate(f"def at_f(n):\n    {line}\n")

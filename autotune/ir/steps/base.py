@@ -1,7 +1,9 @@
-"""What every step is: a frozen record that rewrites a Nest, its registry, its JSON, and the tree edits that steps share.
+"""What every step is: a frozen record that rewrites a Nest, its registry, its JSON, and the tree edits that steps
+share.
 
-A step names a *stage* (a Compute, or a cache that another step made) and loops by name. A name denotes every loop of that name
-which contains a statement of the stage: after a cut the same name lives in main and tail bodies, and one step treats all of them.
+A step names a *stage* (a Compute, or a cache that another step made) and loops by name. A name denotes every loop of
+that name which contains a statement of the stage: after a cut the same name lives in main and tail bodies, and one
+step treats all of them.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def step_from_json(value: Mapping[str, Any]) -> Step:
 
 
 def _matches(value: Any, annotation: str) -> bool:
-    """Whether a JSON value has the type of a step field: str, int, bool, or a tuple of these or of (str | int, int) pairs."""
+    """Whether a JSON value has the type of a step field: str, int, bool, or a tuple of these or of (str | int, int)
+    pairs."""
     if annotation in ("str", "int", "bool"):
         return type(value).__name__ == annotation
     if not isinstance(value, tuple):
@@ -120,7 +123,9 @@ def rewrite_loops(step: Step, nest: Nest, name: str, fn: Callable[[Loop, Path], 
 
     body = visit(nest.body, ())
     if not hits:
-        raise step.fail(f"stage {step.stage} has no loop {name!r}; it has {_known_loops(nest, step.stage)}", "no-such-loop")
+        raise step.fail(
+            f"stage {step.stage} has no loop {name!r}; it has {_known_loops(nest, step.stage)}", "no-such-loop"
+        )
     return Nest(nest.buffers, body)
 
 
@@ -151,7 +156,9 @@ def prune_terms(terms: tuple[Affine, ...], loops: tuple[Loop, ...], guards: tupl
 
 def final_stores(nest: Nest, stage: str) -> list[tuple[Store | Reduce, Path]]:
     """The statements that write the stage's own buffer, with their paths."""
-    return [(s, p) for s, p in walk(nest.body) if isinstance(s, (Store, Reduce)) and s.tag == stage and s.buffer == stage]
+    return [
+        (s, p) for s, p in walk(nest.body) if isinstance(s, (Store, Reduce)) and s.tag == stage and s.buffer == stage
+    ]
 
 
 def simplified(leaf: Leaf, loops: Sequence[Loop]) -> Leaf:

@@ -16,10 +16,10 @@ from .base import Path, Step, enclosing, final_stores, prune_terms
 class ComputeAt(Step, kind="compute_at"):
     """Moves a stage into the loops of the stage `into`.
 
-    A *producer* (`into` reads it): both nests begin with the same loops down to `loop`; they become one, the producer's part first,
-    and its array shrinks to what one iteration of `loop` uses.
-    An *epilogue* (it reads `into`): with loop "" it takes over the stores of `into` while the value is still in a register; with a
-    loop name it runs after each iteration's block of results is complete.
+    A *producer* (`into` reads it): both nests begin with the same loops down to `loop`; they become one, the
+    producer's part first, and its array shrinks to what one iteration of `loop` uses.
+    An *epilogue* (it reads `into`): with loop "" it takes over the stores of `into` while the value is still in a
+    register; with a loop name it runs after each iteration's block of results is complete.
     """
 
     into: str
@@ -33,6 +33,9 @@ class ComputeAt(Step, kind="compute_at"):
         source, target = ours[0], theirs[0]
         rest = tuple(s for s in nest.body if s is not source)
         if self.stage in _inputs(target):
+            if others := [s for s in rest if s is not target and self.stage in _inputs(s)]:
+                reader = sorted(tags(others[0]))[0]
+                raise self.fail(f"{reader} reads {self.stage} too, outside of {self.into}'s loops", "other-reader")
             made = self._merge(source, target)
             nest = Nest(nest.buffers, tuple(made if s is target else s for s in rest))
             return self._privatise(nest, self.stage)
@@ -53,7 +56,10 @@ class ComputeAt(Step, kind="compute_at"):
         if not isinstance(source, Loop) or not isinstance(target, Loop):
             raise self.fail(f"ran out of loops before {self.loop}", "no-such-loop")
         if (source.name, source.extents) != (target.name, target.extents):
-            raise self.fail(f"loops differ: {source.name} < {source.extents[0]} and {target.name} < {target.extents[0]}", "loops-differ")
+            raise self.fail(
+                f"loops differ: {source.name} < {source.extents[0]} and {target.name} < {target.extents[0]}",
+                "loops-differ",
+            )
         if source.name == self.loop:
             return replace(target, body=self._before(source.body, target.body))
         if len(source.body) != 1:
@@ -65,7 +71,9 @@ class ComputeAt(Step, kind="compute_at"):
         """Before the first statement that reads the stage, inside the buffers that are allocated here."""
         if len(body) == 1 and isinstance(body[0], Alloc) and not body[0].buffer.name.endswith(".acc"):
             return (replace(body[0], body=self._before(made, body[0].body)),)
-        at = next(n for n, s in enumerate(body) if self.stage in _inputs(s))
+        at = next((n for n, s in enumerate(body) if self.stage in _inputs(s)), None)
+        if at is None:
+            raise self.fail(f"{self.into} does not read {self.stage} inside {self.loop}", "read-elsewhere")
         return (*body[:at], *made, *body[at:])
 
     def _privatise(self, nest: Nest, name: str) -> Nest:
@@ -142,7 +150,9 @@ class _Epilogue:
         index = next(iter(read))
         variables = [a.single() for a in index]
         if len(read) != 1 or None in variables or set(variables) != axes or len(set(variables)) != len(variables):
-            raise step.fail(f"{step.into} must be read at one place, with every loop of the epilogue as an index", "not-pointwise")
+            raise step.fail(
+                f"{step.into} must be read at one place, with every loop of the epilogue as an index", "not-pointwise"
+            )
         self.variables = [v for v in variables if v is not None]
 
     def stored(self, index: tuple[Affine, ...], value: Expr | None) -> Store:
@@ -207,6 +217,10 @@ class _Epilogue:
         used = {n for s, _ in stores for a in s.index for n in a.names()}
         last = []
         for b in outer:
+            if b.name not in used and b is outer[-1] and b.constant != 1:
+                raise self.step.fail(
+                    f"{b.name} carries the reduction of {self.step.into}; name a loop around it", "carried"
+                )
             if b.name not in used:
                 if b.constant is None:
                     raise self.step.fail(f"the reduction loop {b.name} has no constant extent", "no-region")

@@ -16,8 +16,8 @@ MAX_UNROLL = 512
 class Split(Step, kind="split"):
     """for x < N: S(x)  -->  for x.0: for x.1: S(factor*x.0 + x.1), with the remainder handled as `tail` says.
 
-    clip: x.1 < min(factor, N - factor*x.0); no code is copied. cut: whole tiles in a loop, the remainder as a second body of
-    constant extent. exact: refuses a remainder. guard: x.1 < factor under a condition.
+    clip: x.1 < min(factor, N - factor*x.0); no code is copied. cut: whole tiles in a loop, the remainder as a second
+    body of constant extent. exact: refuses a remainder. guard: x.1 < factor under a condition.
     """
 
     loop: str
@@ -78,7 +78,8 @@ class Split(Step, kind="split"):
 
 
 def require_divisible(step: Step, loop: Loop, f: int) -> None:
-    """A ragged extent splits exactly only if the factor divides every coefficient: ceil and floor then commute with it."""
+    """A ragged extent splits exactly only if the factor divides every coefficient: ceil and floor then commute with
+    it."""
     for t in loop.extents:
         if any(c % f for _, c in t.terms):
             raise step.fail(f"extent {t} of {loop.name} varies by steps that {f} does not divide", "ragged")
@@ -88,7 +89,8 @@ def cut_loop(
     step: Step, loop: Loop, f: int, path: Path, tile: Callable[[Affine, int], tuple[Stmt, ...]]
 ) -> tuple[Stmt, ...]:
     """Whole tiles of `f` in a loop `name.0`, then one body for the remainder. `tile(base, extent)` makes a body whose
-    iterations are base .. base + extent - 1. A loop shorter than one tile becomes `name.0 < 1` around one short tile."""
+    iterations are base .. base + extent - 1. A loop shorter than one tile becomes `name.0 < 1` around one short
+    tile."""
     outer, n = f"{loop.name}.0", loop.constant
     if n is not None and n <= f:
         return (replace(loop, name=outer, extents=(const(1),), body=tile(const(0), n)),)
@@ -146,7 +148,9 @@ class Reorder(Step, kind="reorder"):
             inner.discard(b.name)
             needs = frozenset().union(*(t.names() for t in b.extents))
             if needs & inner:
-                raise self.fail(f"the extent of {b.name} depends on {sorted(needs & inner)[0]}, which would be inside", "order")
+                raise self.fail(
+                    f"the extent of {b.name} depends on {sorted(needs & inner)[0]}, which would be inside", "order"
+                )
             outside.add(b.name)
         for b in reversed(new):
             body = (replace(b, body=body),)
@@ -155,7 +159,8 @@ class Reorder(Step, kind="reorder"):
 
 @dataclass(frozen=True)
 class Fuse(Step, kind="fuse"):
-    """for x < N: for y < M: S(x, y)  -->  for x_y < N*M: S(x_y // M, x_y % M). Contiguous indices become linear again."""
+    """for x < N: for y < M: S(x, y)  -->  for x_y < N*M: S(x_y // M, x_y % M). Contiguous indices become linear
+    again."""
 
     outer: str
     inner: str
@@ -177,7 +182,8 @@ class Fuse(Step, kind="fuse"):
 
 @dataclass(frozen=True)
 class Vectorize(Step, kind="vectorize"):
-    """Runs all iterations of a loop at once, in vectors of `lanes` elements (a power of two that the extent never exceeds)."""
+    """Runs all iterations of a loop at once, in vectors of `lanes` elements (a power of two that the extent never
+    exceeds)."""
 
     loop: str
     lanes: int
@@ -205,7 +211,9 @@ class Unroll(Step, kind="unroll"):
         def mark(loop: Loop, path: Path) -> tuple[Stmt, ...]:
             bound = min((t.const for t in loop.extents if t.is_const), default=None)
             if bound is None or bound > MAX_UNROLL:
-                raise self.fail(f"extent {', '.join(map(str, loop.extents))} is not a constant up to {MAX_UNROLL}", "unroll")
+                raise self.fail(
+                    f"extent {', '.join(map(str, loop.extents))} is not a constant up to {MAX_UNROLL}", "unroll"
+                )
             return (replace(loop, kind="unroll"),)
 
         return rewrite_loops(self, nest, self.loop, mark)
@@ -213,7 +221,8 @@ class Unroll(Step, kind="unroll"):
 
 @dataclass(frozen=True)
 class Parallel(Step, kind="parallel"):
-    """Runs the iterations of an outermost loop on several threads: equal blocks (chunk 0), or `chunk` at a time on demand."""
+    """Runs the iterations of an outermost loop on several threads: equal blocks (chunk 0), or `chunk` at a time on
+    demand."""
 
     loop: str
     chunk: int = 0
@@ -221,7 +230,9 @@ class Parallel(Step, kind="parallel"):
     def apply(self, nest: Nest) -> Nest:
         def mark(loop: Loop, path: Path) -> tuple[Stmt, ...]:
             if any(isinstance(b, Loop) for b in path):
-                raise self.fail(f"{loop.name} is inside another loop; only outermost loops run in parallel", "not-outermost")
+                raise self.fail(
+                    f"{loop.name} is inside another loop; only outermost loops run in parallel", "not-outermost"
+                )
             return (replace(loop, kind="parallel", chunk=self.chunk),)
 
         return rewrite_loops(self, nest, self.loop, mark)

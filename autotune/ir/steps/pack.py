@@ -7,7 +7,7 @@ from functools import partial
 
 from ..affine import Affine, const, var
 from ..expr import Expr, Load, Op, loads, names, substitute, transform
-from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, map_leaves, tags, walk
+from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, tags, walk
 from ..program import Buffer
 from .base import Path, Step, enclosing, prune_terms, rewrite_loops
 
@@ -16,13 +16,15 @@ _DIMS = "abcdefgh"
 
 @dataclass(frozen=True)
 class Pack(Step, kind="pack"):
-    """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P[...] }
+    """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P[...]
+    }
 
-    `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that varies with
-    the same loops, so a prologue is computed once an element. `at` names the loop inside which one block is staged ("" = before all
-    loops). `panels` gives (dimension of the load, width): such a dimension is cut into panels, the panel number outermost and the
-    position inside a panel innermost. The copy is a stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ...
-    for each dimension; cut a panel dimension by its width (`tile`) and the panel arithmetic disappears.
+    `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that
+    varies with the same loops, so a prologue is computed once an element. `at` names the loop inside which one block
+    is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into
+    panels, the panel number outermost and the position inside a panel innermost. The copy is a stage of its own,
+    `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel dimension by its
+    width (`tile`) and the panel arithmetic disappears.
     """
 
     load: int
@@ -52,9 +54,15 @@ class Pack(Step, kind="pack"):
         return (replace(loop, body=(self._stage(nest, loop.body, (*path, loop)),)),)
 
     def _stage(self, nest: Nest, body: tuple[Stmt, ...], path: Path) -> Alloc:
-        found = [(s, p) for s, p in walk(body) if isinstance(s, (Store, Reduce)) and s.tag == self.stage and s.role == "compute"]
+        found = [
+            (s, p)
+            for s, p in walk(body)
+            if isinstance(s, (Store, Reduce)) and s.tag == self.stage and s.role == "compute"
+        ]
         if len(found) != 1:
-            raise self.fail(f"needs one statement of the stage below {self.at or 'the top'}, found {len(found)}", "imperfect")
+            raise self.fail(
+                f"needs one statement of the stage below {self.at or 'the top'}, found {len(found)}", "imperfect"
+            )
         leaf, inside = found[0]
         all_loads = loads(leaf.value)
         if not 0 <= self.load < len(all_loads):
@@ -64,6 +72,8 @@ class Pack(Step, kind="pack"):
         outer, guards = enclosing(path)
         inner_names = {b.name for b in inner}
         source = nest.all_buffers[target.buffer]
+        if any(leaf.buffer == target.buffer for leaf in leaves(body)):
+            raise self.fail(f"{target.buffer} is computed inside {self.at or 'the same nest'}", "made-inside")
         block = [_separate(a, inner_names) for a in target.index]
         widths = dict(self.panels)
         if any(not 0 <= d < len(block) or w < 1 for d, w in self.panels):
@@ -107,7 +117,9 @@ class Pack(Step, kind="pack"):
         for a, base, at in zip(target.index, bases, position):
             local = (a - base).single()
             if local is None and (a - base) != const(0):
-                raise self.fail(f"a prologue can be packed only where {a} is one loop inside {self.at or 'the top'}", "prologue")
+                raise self.fail(
+                    f"a prologue can be packed only where {a} is one loop inside {self.at or 'the top'}", "prologue"
+                )
             if local is not None:
                 values[local] = at
         if missing := (names(whole) & inner_names) - values.keys():

@@ -1,8 +1,9 @@
-"""Steps that cut several loops of a band at once: Tile, RegisterTile; and the hints on its stores: Prefetch, StoreHint."""
+"""Steps that cut several loops of a band at once: Tile, RegisterTile; and the hints on its stores: Prefetch,
+StoreHint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..affine import Affine, const, var
@@ -21,8 +22,9 @@ Context = dict[str, Affine]
 class Tile(Step, kind="tile"):
     """for i: for j: S(i, j)  -->  for i.0: for j.0: for i.1: for j.1: S(f*i.0 + i.1, g*j.0 + j.1)
 
-    Each loop is cut into whole tiles and one short tile, and the loops inside a tile are sunk to the inside, in the order of
-    `tiles`: every body has constant tile extents. For stages of one plain store; reductions have `register_tile`.
+    Each loop is cut into whole tiles and one short tile, and the loops inside a tile are sunk to the inside, in the
+    order of `tiles`: every body has constant tile extents. For stages of one plain store; reductions have
+    `register_tile`.
     """
 
     tiles: tuple[tuple[str, int], ...]
@@ -41,8 +43,11 @@ class Tile(Step, kind="tile"):
         if len(body) != 1 or not is_leaf(body[0]) or isinstance(body[0], (Loop, Alloc, Guard)):
             raise self.fail("needs a perfect band around one statement", "imperfect")
         if missing := factors.keys() - {b.name for b in band}:
-            raise self.fail(f"{sorted(missing)[0]} is not in the perfect band {', '.join(b.name for b in band)}", "imperfect")
+            raise self.fail(
+                f"{sorted(missing)[0]} is not in the perfect band {', '.join(b.name for b in band)}", "imperfect"
+            )
         leaf = body[0]
+        require_independent(self, band, factors)
 
         def cut(pending: tuple[Loop, ...], context: Context, sizes: dict[str, int], path: Path) -> tuple[Stmt, ...]:
             if not pending:
@@ -66,15 +71,26 @@ class Tile(Step, kind="tile"):
         return cut(band, {}, {}, path)
 
 
+def require_independent(step: Step, band: tuple[Loop, ...], factors: Mapping[str, int]) -> None:
+    """Loops that are cut together must not bound each other: sinking one would take its name out of the other's
+    sight."""
+    for b in band:
+        needed = frozenset().union(*(t.names() for t in b.extents)) & factors.keys()
+        if needed:
+            raise step.fail(f"the extent of {b.name} depends on {sorted(needed)[0]}, which is cut too", "dependent")
+
+
 @dataclass(frozen=True)
 class RegisterTile(Step, kind="register_tile"):
     """Holds a tile of a reduction's results in registers while the reduction runs.
 
-    for i: for j: for k: C[i,j] += v   -->   for i.0: for j.0: acc = 0; for k: for i.1: for j.1: acc[i.1,j.1] += v; C += acc
+    for i: for j: for k: C[i,j] += v   -->   for i.0: for j.0: acc = 0; for k: for i.1: for j.1: acc[i.1,j.1] += v; C
+    += acc
 
-    `tiles` gives (loop, factor), the vector loop last; loops are cut into whole tiles and one short tile. A *reduction* loop may be
-    tiled too: its lanes then accumulate separately and the write combines them. `unroll` cuts further reduction loops, without
-    accumulators of their own. Loops of the result that are not named become tiles of one.
+    `tiles` gives (loop, factor), the vector loop last; loops are cut into whole tiles and one short tile. A
+    *reduction* loop may be tiled too: its lanes then accumulate separately and the write combines them. `unroll` cuts
+    further reduction loops, without accumulators of their own. Loops of the result that are not named become tiles of
+    one.
     """
 
     tiles: tuple[tuple[str, int], ...]
@@ -119,6 +135,7 @@ class _Tiling:
         factors, unroll = dict(step.tiles), dict(step.unroll)
         if missing := [n for n in (*factors, *unroll) if n not in self.loops]:
             raise step.fail(f"{missing[0]} is not in the perfect band {', '.join(self.loops)}", "imperfect")
+        require_independent(step, self.band, factors | unroll)
         in_result = frozenset().union(*(a.names() for a in leaf.index))
         for b in self.band:
             if b.name in in_result:
@@ -178,7 +195,12 @@ class _Tiling:
         return (leaf,)
 
     def _reduce(
-        self, pending: list[str], context: Context, sizes: dict[str, int], slot: tuple[Affine, ...], inner: tuple[Loop, ...] = ()
+        self,
+        pending: list[str],
+        context: Context,
+        sizes: dict[str, int],
+        slot: tuple[Affine, ...],
+        inner: tuple[Loop, ...] = (),
     ) -> tuple[Stmt, ...]:
         leaf = self.leaf
         if not pending:
@@ -210,7 +232,8 @@ class _Tiling:
 
 @dataclass(frozen=True)
 class Prefetch(Step, kind="prefetch"):
-    """Asks for the cache lines of a register tile's results before its reduction starts, so that the write finds them near."""
+    """Asks for the cache lines of a register tile's results before its reduction starts, so that the write finds them
+    near."""
 
     def apply(self, nest: Nest) -> Nest:
         name = f"{self.stage}.acc"
@@ -259,7 +282,8 @@ def _stores(stmt: Stmt) -> list[Store | Reduce]:
 
 @dataclass(frozen=True)
 class StoreHint(Step, kind="store_hint"):
-    """Writes the stage's results past the caches (non-temporal stores): for results much larger than the last-level cache."""
+    """Writes the stage's results past the caches (non-temporal stores): for results much larger than the last-level
+    cache."""
 
     def apply(self, nest: Nest) -> Nest:
         if not any(isinstance(leaf, Store) for leaf, _ in final_stores(nest, self.stage)):

@@ -1,0 +1,444 @@
+"""The statements of one part of a nest, written into a Function: unrolled loops expanded, vector loops as vector
+instructions.
+
+Knows statements and the order in which they run; values and addresses come from the Evaluator and the Function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..devices.spec import DeviceSpec
+from ..ir.affine import Affine, const
+from ..ir.bounds import lower
+from ..ir.errors import BuildError
+from ..ir.expr import Load, loads
+from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
+from ..ir.program import COMBINERS, Buffer
+from .function import Flat, Function, Value
+from .transpose import transpose
+from .values import Evaluator, Lanes, literal, memory_bytes, memory_type, scalar_type, wide
+
+
+class Writer:
+    """Statements of one part."""
+
+    def __init__(self, fn: Function, nest: Nest, spec: DeviceSpec, nontemporal: bool) -> None:
+        self.fn, self.spec, self.nontemporal = fn, spec, nontemporal
+        self.buffers = nest.all_buffers
+        self.ev = Evaluator(fn, self.buffers)
+        self.masked_stores = "+avx512vl" in spec.features
+        self.decided: dict[tuple[Affine, ...], bool] = {}
+
+    def statements(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            match stmt:
+                case Loop():
+                    self.loop(stmt)
+                case Alloc():
+                    self.alloc(stmt)
+                case Guard():
+                    self.guard(stmt)
+                case Prefetch():
+                    self.prefetch(stmt)
+                case Store() | Reduce():
+                    self.leaf(stmt)
+
+    def alloc(self, stmt: Alloc) -> None:
+        b = stmt.buffer
+        if b.scope == "register":
+            slot = self.fn.fresh()
+            self.fn.allocas.append(f"{slot} = alloca [{max(b.size, 1)} x {memory_type(b.dtype)}], align 64")
+            self.fn.bases[b.name] = slot
+            # Where every vector access covers the same lanes, what lies beyond them is never looked at: no masks are
+            # needed.
+            extents = {
+                lp
+                for s, path in walk(stmt.body)
+                if isinstance(s, (Store, Reduce)) and _touches(s, b.name)
+                for lp in [
+                    next((p.extents for p in reversed(path) if isinstance(p, Loop) and p.kind == "vector"), None)
+                ]
+            }
+            rows = b.shape[-1] if b.shape else 1
+            lanes = {p.lanes for s, path in walk(stmt.body) for p in path if isinstance(p, Loop) and p.kind == "vector"}
+            if len(extents) == 1 and all(rows % n == 0 for n in lanes):
+                self.ev.whole_rows.add(b.name)
+        self.statements(stmt.body)
+        if b.scope == "register":
+            self.fn.forget(b.name)
+            self.ev.whole_rows.discard(b.name)
+
+    def guard(self, stmt: Guard) -> None:
+        fn = self.fn
+        test = ""
+        for c in stmt.conditions:
+            value = fn.integer(c)
+            if not value.text.startswith("%"):
+                if int(value.text) < 0:
+                    return
+                continue
+            one = fn.emit(f"icmp sge i64 {value.text}, 0")
+            test = fn.emit(f"and i1 {test}, {one}") if test else one
+        if not test:
+            self.statements(stmt.body)
+            return
+        out = fn.open_branch(test)
+        fn.guards.extend(stmt.conditions)
+        self.statements(stmt.body)
+        del fn.guards[len(fn.guards) - len(stmt.conditions) :]
+        fn.close_branch(out)
+
+    # ---- loops ----
+
+    def loop(self, stmt: Loop) -> None:
+        if stmt.kind in ("unroll", "vector") and self._decide(stmt):
+            return
+        if stmt.kind == "vector":
+            self.vector(stmt)
+        elif stmt.kind == "unroll":
+            self.unrolled(stmt)
+        else:
+            self.counted(stmt)
+
+    def unrolled(self, stmt: Loop) -> None:
+        fn = self.fn
+        n = self._constant(stmt)
+        if n is None:
+            self.counted(stmt)
+            return
+        for i in range(n):
+            fn.fixed[stmt.name] = i
+            self.statements(stmt.body)
+        fn.fixed.pop(stmt.name, None)
+
+    def _constant(self, stmt: Loop) -> int | None:
+        """The extent as a number, with unrolled loops at their current values; 0 if it is less."""
+        fixed = {name: const(v) for name, v in self.fn.fixed.items()}
+        terms = [t.substitute(fixed) for t in stmt.extents]
+        return max(0, min(t.const for t in terms)) if all(t.is_const for t in terms) else None
+
+    def counted(self, stmt: Loop) -> None:
+        fn = self.fn
+        n = self._constant(stmt)
+        if n == 0:
+            return
+        parallel = stmt.kind == "parallel"
+        if n == 1 and not parallel:
+            fn.fixed[stmt.name] = 0
+            self.statements(stmt.body)
+            del fn.fixed[stmt.name]
+            return
+        written = frozenset(leaf.buffer for leaf in leaves(stmt.body) if not isinstance(leaf, Prefetch))
+        out = ""
+        if parallel:
+            count, start = "%hi", "%lo"
+        else:
+            value = fn.minimum(stmt.extents)
+            count, start = value.text, "0"
+            if n is None and not self._nonempty(stmt):
+                out = fn.open_branch(fn.emit(f"icmp sgt i64 {count}, 0"))
+        fn.open_loop(stmt, count, start, written)
+        self.statements(stmt.body)
+        fn.close_loop()
+        if out:
+            fn.close_branch(out)
+        for name in written:
+            fn.forget(name)
+
+    def _nonempty(self, stmt: Loop) -> bool:
+        path, guards = tuple(self.fn.path), tuple(self.fn.guards)
+        return all((lower(t, path, guards) or 0) >= 1 for t in self._substituted(stmt.extents))
+
+    def _substituted(self, terms: tuple[Affine, ...]) -> tuple[Affine, ...]:
+        fixed = {name: const(v) for name, v in self.fn.fixed.items()}
+        return tuple(t.substitute(fixed) for t in terms)
+
+    def vector(self, stmt: Loop) -> None:
+        inner = stmt.body[0] if len(stmt.body) == 1 else None
+        if isinstance(inner, Loop) and inner.kind == "vector":
+            self.tile(stmt, inner)
+            return
+        if not all(isinstance(s, (Store, Reduce)) for s in stmt.body):
+            raise BuildError(f"vector loop {stmt.name} is not innermost", reason="vector-not-innermost")
+        if self._constant(stmt) == 1:
+            self.unrolled(stmt)
+            return
+        self.ev.lanes = self._lanes(stmt)
+        if self.ev.lanes is not None:
+            self.statements(stmt.body)
+        self.ev.lanes = None
+
+    def _lanes(self, stmt: Loop) -> Lanes | None:
+        """The lanes of a vector loop at this point; None if there are none. A power of two below `lanes` needs no
+        mask."""
+        n = self._constant(stmt)
+        if n is not None:
+            if n & (n - 1) == 0:
+                return Lanes(stmt.name, n, n, "") if n else None
+            width = min(stmt.lanes, 1 << n.bit_length())
+            bits = ", ".join(f"i1 {'true' if i < n else 'false'}" for i in range(width))
+            return Lanes(stmt.name, width, n, f"<{bits}>")
+        count, width = self.fn.minimum(stmt.extents), stmt.lanes
+        narrow = self.fn.emit(f"trunc i64 {count.text} to i32")
+        row = f"<{width} x i32>"
+        one = self.fn.emit(f"insertelement {row} poison, i32 {narrow}, i64 0")
+        splat = self.fn.emit(f"shufflevector {row} {one}, {row} poison, {row} zeroinitializer")
+        ramp = ", ".join(f"i32 {i}" for i in range(width))
+        return Lanes(stmt.name, width, None, self.fn.emit(f"icmp slt {row} <{ramp}>, {splat}"))
+
+    def tile(self, outer: Loop, inner: Loop) -> None:
+        """Two vector loops around one store: a block that is transposed in registers where the lanes of its loads and
+        of its stores run along different loops."""
+        leaf = inner.body[0] if len(inner.body) == 1 else None
+        rows, columns = self._constant(outer), self._constant(inner)
+        if not isinstance(leaf, Store) or rows is None or columns is None:
+            raise BuildError(
+                "a two-dimensional vector needs one store and constant extents", reason="vector-not-innermost"
+            )
+        fn, ev = self.fn, self.ev
+        target = fn.flat(self.buffers[leaf.buffer], leaf.index)
+        unit = memory_bytes(self.buffers[leaf.buffer])
+        if self._step(target, outer.name) == unit:
+            outer, inner, rows, columns = inner, outer, columns, rows
+        stores_inner = self._step(target, inner.name) == unit
+        across = [ld for ld in loads(leaf.value) if self._loads_along(ld, outer.name)]
+        if not stores_inner or not across or min(rows, columns) < 2:
+            for i in range(rows):
+                fn.fixed[outer.name] = i
+                self.vector(replace(inner, body=(leaf,)))
+            fn.fixed.pop(outer.name, None)
+            return
+        ev.lanes = self._lanes(outer)
+        assert ev.lanes is not None
+        width = ev.lanes.width
+        made = []
+        for j in range(columns):
+            fn.fixed[inner.name] = j
+            value = ev.value(leaf.value)
+            made.append(Value(ev.widen(value, width), value.dtype, width, value.level))
+        fn.fixed.pop(inner.name)
+        lanes = self._lanes(inner)
+        assert lanes is not None
+        kind = memory_type(made[0].dtype)
+        if made[0].dtype.kind == "b":
+            made = [
+                Value(fn.emit(f"zext <{width} x i1> {v.text} to <{width} x i8>"), v.dtype, width, v.level) for v in made
+            ]
+        turned = transpose(fn.emit, kind, made[0].dtype.bytes, [v.text for v in made], width, lanes.width)
+        ev.lanes = lanes
+        for i in range(rows):
+            fn.fixed[outer.name] = i
+            self.put(self.buffers[leaf.buffer], target, turned[i], lanes.width, leaf.nontemporal)
+        fn.fixed.pop(outer.name)
+        ev.lanes = None
+        fn.forget(leaf.buffer)
+
+    def _step(self, flat: Flat, name: str) -> object:
+        return next((s for n, s in flat.terms if n == name), 0)
+
+    def _loads_along(self, ld: Load, name: str) -> bool:
+        buffer = self.buffers[ld.buffer]
+        return self._step(self.fn.flat(buffer, ld.index), name) == memory_bytes(buffer)
+
+    # ---- leaves ----
+
+    def _decide(self, stmt: Loop) -> bool:
+        """If whether a contribution is the first of its reduction is known only at run time, write the statement twice
+        under one branch; True if that was done."""
+        inside = {lp.name for lp, _ in walk((stmt,)) if isinstance(lp, Loop)}
+        for leaf in leaves((stmt,)):
+            if isinstance(leaf, Reduce) and leaf.first is not None and self._branch((stmt,), leaf.first, inside):
+                return True
+        return False
+
+    def _branch(self, body: tuple[Stmt, ...], first: tuple[Affine, ...], inside: set[str]) -> bool:
+        fn = self.fn
+        outer = tuple(a for a in self._outside(first, inside))
+        if outer in self.decided or self._initialises(outer) is not None:
+            return False
+        test = ""
+        for a in outer:
+            value = fn.integer(a)
+            if value.text.startswith("%"):
+                one = fn.emit(f"icmp eq i64 {value.text}, 0")
+                test = fn.emit(f"and i1 {test}, {one}") if test else one
+        opposite = fn.emit(f"xor i1 {test}, true")
+        for condition, answer in ((test, True), (opposite, False)):
+            out = fn.open_branch(condition)
+            self.decided[outer] = answer
+            self.statements(body)
+            fn.close_branch(out)
+        del self.decided[outer]
+        return True
+
+    def _outside(self, first: tuple[Affine, ...], inside: set[str]) -> list[Affine]:
+        return [a for a in self._substituted(first) if not (a.names() & inside) and a != const(0)]
+
+    def _initialises(self, first: tuple[Affine, ...]) -> bool | None:
+        """Whether all coordinates are zero, where that can be proved."""
+        if not first:
+            return True
+        path, guards = tuple(self.fn.path), tuple(self.fn.guards)
+        if any((lower(a, path, guards) or 0) > 0 for a in first):
+            return False
+        return None
+
+    def leaf(self, leaf: Store | Reduce) -> None:
+        ev, fn = self.ev, self.fn
+        buffer = self.buffers[leaf.buffer]
+        flat = fn.flat(buffer, leaf.index)
+        lanes = ev.lanes
+        if isinstance(leaf, Store):
+            self.write(buffer, flat, ev.value(leaf.value), leaf.nontemporal)
+            return
+        step = ev.lane_step(flat)
+        if lanes is not None and step == 0:
+            self.horizontal(leaf, buffer, flat)
+            return
+        if leaf.first is not None:
+            fixed = self._substituted(leaf.first)
+            rest = tuple(a for a in fixed if a != const(0))
+            answer = self.decided.get(rest, self._initialises(rest))
+            if answer is None:
+                if lanes is not None:
+                    raise BuildError("a vector statement's first contribution depends on its lanes", reason="first")
+                self._branch((leaf,), leaf.first, set())
+                return
+            if answer:
+                self.write(buffer, flat, ev.value(leaf.value), False)
+                return
+        old = ev.load(buffer, leaf.index)
+        self.write(buffer, flat, ev.combine(leaf.combiner, old, leaf.value), False)
+
+    def horizontal(self, leaf: Reduce, buffer: Buffer, flat: Flat) -> None:
+        """All lanes reduce into one element."""
+        ev, fn, lanes = self.ev, self.fn, self.ev.lanes
+        assert lanes is not None
+        combiner = COMBINERS[leaf.combiner]
+        value = ev.value(leaf.value)
+        vector = Value(ev.widen(value, lanes.width), value.dtype, lanes.width, value.level)
+        if lanes.mask:
+            identity = Value(literal(combiner.identity(buffer.dtype), buffer.dtype), buffer.dtype, 1, 0)
+            kind = wide(scalar_type(buffer.dtype), lanes.width)
+            text = f"select <{lanes.width} x i1> {lanes.mask}, {kind} {vector.text}, {kind} {ev.widen(identity, lanes.width)}"
+            vector = Value(fn.emit(text), vector.dtype, lanes.width, fn.level)
+        total = self._folded(combiner.primitive, vector)
+        if leaf.first is None:
+            answer: bool | None = False
+        else:
+            start = {lanes.name: const(0)}
+            rest = tuple(a for a in (b.substitute(start) for b in self._substituted(leaf.first)) if a != const(0))
+            answer = self.decided.get(rest, self._initialises(rest))
+        if answer is None:
+            raise BuildError("a horizontal reduction's first contribution is not decided", reason="first")
+        ev.lanes = None
+        if not answer:
+            total = ev.operation(combiner.primitive, buffer.dtype, ev.load(buffer, leaf.index), total)
+        self.write(buffer, flat, total, False)
+        ev.lanes = lanes
+
+    def _folded(self, primitive: str, vector: Value) -> Value:
+        """The lanes combined pairwise, halving the vector."""
+        ev, fn = self.ev, self.fn
+        kind = scalar_type(vector.dtype)
+        while vector.lanes > 1:
+            half = vector.lanes // 2
+            parts = []
+            for start in (0, half):
+                picks = ", ".join(f"i32 {start + i}" for i in range(half))
+                text = fn.emit(
+                    f"shufflevector <{vector.lanes} x {kind}> {vector.text}, <{vector.lanes} x {kind}> poison, <{half} x i32> <{picks}>",
+                    vector.level,
+                )
+                if half == 1:
+                    text = fn.emit(f"extractelement <1 x {kind}> {text}, i64 0", vector.level)
+                parts.append(Value(text, vector.dtype, half, vector.level))
+            vector = ev.operation(primitive, vector.dtype, *parts)
+        return vector
+
+    def write(self, buffer: Buffer, flat: Flat, value: Value, nontemporal: bool) -> None:
+        ev, fn, lanes = self.ev, self.fn, self.ev.lanes
+        if value.dtype != buffer.dtype:
+            value = ev.cast(value, buffer.dtype)
+        if lanes is None:
+            text = value.text
+            if buffer.dtype.kind == "b":
+                text = fn.emit(f"zext i1 {text} to i8")
+            pointer, shift, level = fn.address(buffer, flat)
+            place = fn.place(pointer, shift, level)
+            fn.forget(buffer.name)
+            fn.line(f"store {memory_type(buffer.dtype)} {text}, ptr {place}, align {memory_bytes(buffer)}")
+            return
+        text = ev.widen(value, lanes.width)
+        if buffer.dtype.kind == "b":
+            text = fn.emit(f"zext <{lanes.width} x i1> {text} to <{lanes.width} x i8>")
+        if ev.lane_step(flat) == memory_bytes(buffer):
+            self.put(buffer, flat, text, lanes.width, nontemporal)
+        else:
+            self.scatter(buffer, flat, text, lanes)
+        fn.forget(buffer.name)
+
+    def put(self, buffer: Buffer, flat: Flat, text: str, width: int, nontemporal: bool) -> None:
+        """Store a vector to neighbouring elements: whole, masked, or in power-of-two pieces."""
+        fn, lanes = self.fn, self.ev.lanes
+        assert lanes is not None
+        pointer, shift, level = fn.address(buffer, flat, lanes.name)
+        place = fn.place(pointer, shift, level)
+        kind, size = memory_type(buffer.dtype), memory_bytes(buffer)
+        if not lanes.mask or buffer.name in self.ev.whole_rows:
+            hint, align = "", size
+            if nontemporal and self.nontemporal and self._aligned(flat, width * size, lanes.name):
+                hint, align = ", !nontemporal !{i32 1}", min(width * size, 64)
+            fn.line(f"store <{width} x {kind}> {text}, ptr {place}, align {align}{hint}")
+            return
+        if lanes.active is None or self.masked_stores or buffer.scope == "register":
+            suffix = ("f" + str(buffer.dtype.bits)) if kind in ("half", "float", "double") else kind
+            name = f"llvm.masked.store.v{width}{suffix}.p0"
+            fn.declarations.add(f"declare void @{name}(<{width} x {kind}>, ptr, i32, <{width} x i1>)")
+            fn.line(
+                f"call void @{name}(<{width} x {kind}> {text}, ptr {place}, i32 {size}, <{width} x i1> {lanes.mask})"
+            )
+            return
+        at = 0
+        while at < lanes.active:
+            n = 1 << (lanes.active - at).bit_length() - 1
+            picks = ", ".join(f"i32 {at + i}" for i in range(n))
+            piece = fn.emit(
+                f"shufflevector <{width} x {kind}> {text}, <{width} x {kind}> poison, <{n} x i32> <{picks}>"
+            )
+            spot = fn.emit(f"getelementptr i8, ptr {place}, i64 {at * size}")
+            fn.line(f"store <{n} x {kind}> {piece}, ptr {spot}, align {size}")
+            at += n
+
+    def _aligned(self, flat: Flat, size: int, lane: str) -> bool:
+        """Every address of the access is a multiple of the vector's size, if the buffer's start is."""
+        steps = [flat.const, *(s for n, s in flat.terms if n != lane)]
+        return not flat.odd and all(isinstance(s, int) and s % min(size, 64) == 0 for s in steps) and size >= 16
+
+    def scatter(self, buffer: Buffer, flat: Flat, text: str, lanes: Lanes) -> None:
+        fn = self.fn
+        if lanes.active is None:
+            raise BuildError("a strided vector store needs a constant number of lanes", reason="lanes")
+        kind = memory_type(buffer.dtype)
+        for n in range(lanes.active):
+            one = fn.emit(f"extractelement <{lanes.width} x {kind}> {text}, i64 {n}")
+            fn.fixed[lanes.name] = n
+            pointer, shift, level = fn.address(buffer, flat)
+            place = fn.place(pointer, shift, level)
+            del fn.fixed[lanes.name]
+            fn.line(f"store {kind} {one}, ptr {place}, align {memory_bytes(buffer)}")
+
+    def prefetch(self, stmt: Prefetch) -> None:
+        fn, buffer = self.fn, self.buffers[stmt.buffer]
+        pointer, shift, level = fn.address(buffer, fn.flat(buffer, stmt.index))
+        fn.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        place = fn.place(pointer, shift, level)
+        fn.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(stmt.write)}, i32 3, i32 1)")
+
+
+def _touches(leaf: Leaf, name: str) -> bool:
+    return leaf.buffer == name or (
+        not isinstance(leaf, Prefetch) and any(ld.buffer == name for ld in loads(leaf.value))
+    )
