@@ -7,6 +7,8 @@ the few functions that a kernel asks of a runtime, in their simplest form: one t
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from ..codegen import build
 from ..codegen.chain import chain
 from ..codegen.llvm import render
 from ..devices.spec import DeviceSpec
-from ..ir.errors import UsageError
+from ..ir.equiv import equivalent
+from ..ir.errors import DeviceError, UsageError, VerifyError
 from ..ir.partition import partition
 from ..ir.program import Buffer, TensorProgram, canonical_names
 from ..ir.schedule import Schedule
@@ -70,7 +73,6 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
 def _choose(made: TensorProgram, options: Options) -> tuple[DeviceSpec, int, list[tuple[TensorProgram, Schedule, str]]]:
     """Each kernel with its schedule and where that came from: what would run here, or the model's first choice for a
     device that is not here."""
-    from ..ir.errors import DeviceError
     from ..search.ranking import Ranking, first_valid
     from ..session import session
 
@@ -81,10 +83,18 @@ def _choose(made: TensorProgram, options: Options) -> tuple[DeviceSpec, int, lis
         out = []
         for k in partition(made):
             named = canonical_names(k)
-            best = first_valid(Ranking(named, spec, threads), lambda c, named=named: build.build(named, c.schedule, spec, threads))
+            valid = partial(_valid, named, spec, threads)
+            best = first_valid(Ranking(named, spec, threads), valid)
             out.append((k, best.schedule, "model"))
         return spec, threads, out
     return spec, threads, [(k.original, k.choice.schedule, k.choice.source) for k in prepared.kernels]
+
+
+def _valid(kernel: TensorProgram, spec: DeviceSpec, threads: int, candidate: Any) -> None:
+    build.build(kernel, candidate.schedule, spec, threads)
+    report = equivalent(kernel, candidate.schedule)
+    if not report.ok:
+        raise VerifyError(f"the schedule computes another function: {report.message}")
 
 
 def _kernel(
@@ -114,7 +124,8 @@ def _c_type(b: Buffer) -> str:
 
 
 def _name(n: int, b: Buffer) -> str:
-    return b.name if b.name.isidentifier() and b.scope == "input" else f"out{n}"
+    """In C: neither a keyword nor any other argument's."""
+    return f"in{n}_{re.sub(r'[^A-Za-z0-9_]', '_', b.name)}" if b.scope == "input" else f"out{n}"
 
 
 def _launcher(buffers: list[Buffer], entry: str, threads: int) -> str:
@@ -144,7 +155,8 @@ def _readme(case: Case, spec: DeviceSpec, buffers: list[Buffer]) -> str:
 which arrays, under which schedule, and counts what one call does.
 
 ```
-llc -O2 -filetype=obj -relocation-model=pic -mcpu={spec.arch} -mattr={features} kernel.ll -o kernel.o
+opt -passes=sroa kernel.ll -o kernel.bc
+llc -O2 -filetype=obj -relocation-model=pic -mcpu={spec.arch} -mattr={features} kernel.bc -o kernel.o
 cc -O2 -shared -fPIC launch.c kernel.o -lm -o libkernel.so
 ```
 """

@@ -253,6 +253,8 @@ class Dataflow:
             for b in site.path[len(key[1]) : w.common(site)]:
                 if not isinstance(b, Loop) or b.name in moved or b.constant == 1:
                     continue
+                if w.domain.upper(var(b.name)) == w.domain.lower(var(b.name)):
+                    continue  # the update runs in one iteration only (the body of a remainder): nothing is carried
                 if not any(site.domain.nonnegative(var(b.name) - e + 1) for e in b.extents):
                     yield Violation("partial", f"{key[0]} is read before its reduction over {b.name} ends, in {site}")
             if site.position < w.position and not _apart((site, index), (w, written)):
