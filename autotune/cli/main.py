@@ -219,7 +219,7 @@ def bench(
     with Progress(len(todo), quiet, not options.no_color) as progress, Writer(form, fields, sweep_table, output) as writer:
         each = lambda case: benches.compare(case, options, peers, rounds, tune, progress.trial)
         code = run_all(todo, options, writer, progress, State(None, False), each)
-    behind = [] if margin is None else benches.behind(writer.rows, margin)
+    behind = [] if margin is None else list(benches.behind(writer.rows, margin))
     for line in behind:
         say(f"slower: {line}")
     return code or int(bool(behind))

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from ..ir.errors import UsageError
 from ..report import duration
 
 FORMATS = ("table", "json", "jsonl", "csv")
 Row = dict[str, Any]
+_NUMBER = re.compile(r"-?|[\d.,e+-]+( ?[a-zA-Z%]{1,2})?")
 
 
 def say(message: str) -> None:
@@ -31,7 +34,7 @@ def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in plain text; columns of numbers stand to the right."""
     table = [list(heads), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
-    left = [not all(c[:1].isdigit() or c in ("", "-") for c in column[1:]) for column in zip(*table)]
+    left = [not all(_NUMBER.fullmatch(c) for c in column[1:]) for column in zip(*table)]
     put = lambda cell, width, first: cell.ljust(width) if first else cell.rjust(width)
     return "".join("  ".join(map(put, row, widths, left)).rstrip() + "\n" for row in table)
 
@@ -55,7 +58,10 @@ class Writer:
     def __init__(self, form: str, fields: Sequence[str], table: Callable[[list[Row]], str], path: Path | None) -> None:
         self.form, self.fields, self.table = form, fields, table
         self.rows: list[Row] = []
-        self.file: TextIO = open(path, "w", encoding="utf-8") if path else sys.stdout  # noqa: SIM115
+        try:
+            self.file: TextIO = open(path, "w", encoding="utf-8") if path else sys.stdout  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(f"-o {path}: {error.strerror}") from None
 
     def __enter__(self) -> Writer:
         if self.form == "csv":
@@ -159,8 +165,9 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done)
         elif not self.quiet:
-            found = duration(row["seconds"]) if row["status"] == "ok" else f"{row['status']} {row['message']}".splitlines()[0]
-            say(f"[{self.done}/{self.cases}] {clean(self.title)}: {clean(found)}, {row['trials']} trials")
+            failed = clean(f"{row['status']} {row['message']}".splitlines()[0])
+            found = failed if row["status"] != "ok" else f"{duration(row['seconds'])}, {row['trials']} trials"
+            say(f"[{self.done}/{self.cases}] {self.title}: {found}")
 
 
 def save(path: Path, text: str) -> None:

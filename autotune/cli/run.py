@@ -101,7 +101,7 @@ def run(case: Case, options: Options, progress: Progress | None = None, tune: bo
             prepared.tune(progress=progress)
         record["status"] = str(Status.OK)
     except KeyboardInterrupt:
-        record |= {"status": str(Status.INTERRUPTED), "message": "interrupted; what was measured until then is stored"}
+        record |= {"status": str(Status.INTERRUPTED), "message": "what was measured until then is stored"}
     except (UsageError, DeviceError) as error:
         if not isinstance(error, FrozenError):
             raise

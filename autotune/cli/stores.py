@@ -145,7 +145,7 @@ def verify(context: click.Context, limit: int | None) -> int:
         problem = proved(r)
         bad += bool(problem)
         click.echo(f"{'failed' if problem else 'ok':7} {r.key.program[:12]} {r.schedule[:12]} {problem}".rstrip())
-    say(f"{len(list(found)[:limit]) - bad} hold, {bad} do not")
+    click.echo(f"{len(list(found)[:limit]) - bad} hold, {bad} do not")
     return int(bad > 0)
 
 
@@ -155,7 +155,7 @@ def verify(context: click.Context, limit: int | None) -> int:
 @click.pass_context
 def export(context: click.Context, path: Path, program: str | None) -> None:
     """Write a pack: JSON lines without code, and nothing that is true of this installation only."""
-    say(f"{pack.export(store_of(context).records(program=program), path)} records in {path}")
+    click.echo(f"{pack.export(store_of(context).records(program=program), path)} records in {path}")
 
 
 @group.command("import")
@@ -174,7 +174,7 @@ def import_(context: click.Context, path: Path, keep_going: bool, eager: bool) -
     for number, why in problems:
         say(f"left out: {f'line {number}: ' if number else ''}{why}")
     new = _add(context, records)
-    say(f"{len(records)} records read, {new} of them new")
+    click.echo(f"{len(records)} records read, {new} of them new")
     return int(bool(problems))
 
 
@@ -184,7 +184,7 @@ def import_(context: click.Context, path: Path, keep_going: bool, eager: bool) -
 def merge(context: click.Context, paths: tuple[Path, ...]) -> None:
     """Add the records of other databases and packs as foreign ones."""
     records = [r for path in paths for r in load(path)]
-    say(f"{len(records)} records read, {_add(context, records)} of them new")
+    click.echo(f"{len(records)} records read, {_add(context, records)} of them new")
 
 
 def _add(context: click.Context, records: Iterable[Record]) -> int:
@@ -229,7 +229,7 @@ def gc(context: click.Context, keep: int, older: str | None, dry_run: bool) -> N
     options: Options = resolve()
     if not dry_run and context.obj is None and (home := options.directory()) is not None:
         freed = ObjectCache(home / "objects").gc()
-    say(f"{gone} records {'would be ' * dry_run}removed, {freed} bytes of machine code freed")
+    click.echo(f"{gone} records {'would be ' * dry_run}removed, {freed} bytes of machine code freed")
 
 
 def _age(text: str) -> float:

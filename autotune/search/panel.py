@@ -84,7 +84,7 @@ class PanelSketch:
         tall_modes = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tuple(x for x in tall_modes if x != 2) if tall_modes != (0,) else (0,)
-        blocks = tuple(dict.fromkeys((k, *_depths(k), *((8, 16) if k > 64 and m <= 32 else ()))))
+        blocks = tuple(dict.fromkeys((k, *_depths(k, 4 * lanes), *((8, 16) if k > 64 and m <= 32 else ()))))
         tiles, rejected = self._tiles(rows, vectors, m, n)
         small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (
             self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19
@@ -306,9 +306,9 @@ class PanelSketch:
         return [Tile(cache, ((loop, 4 * self.lanes),)), *vectorized(cache, f"{loop}.1", self.lanes)]
 
 
-def _depths(k: int) -> tuple[int, ...]:
-    """Blocks of a reduction axis: nearly equal ones of about 192 to 512."""
-    return tuple(dict.fromkeys(-(-k // -(-k // size) // 4) * 4 for size in (192, 256, 384, 512) if size < k))
+def _depths(k: int, unit: int) -> tuple[int, ...]:
+    """Blocks of a reduction axis: nearly equal ones of about 192 to 512, of whole units."""
+    return tuple(dict.fromkeys(-(-k // -(-k // size) // unit) * unit for size in (192, 256, 384, 512) if size < k))
 
 
 def _product(extents: dict[str, int], axes: tuple[str, ...]) -> int:

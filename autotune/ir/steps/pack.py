@@ -87,10 +87,9 @@ class Pack(Step, kind="pack"):
                 raise self.fail(f"the block's extent would be the minimum of {len(terms)} terms", "ragged")
             extents.append(terms)
 
-        shape = _shape(extents, widths)
         position = [var(f"{self.name}.{_DIMS[d]}") for d in range(len(block))]
         value = self._operand(leaf.value, target, [b for b, _ in block], position, inner_names)
-        cache = Buffer(self.name, value.dtype, shape, "scratch")
+        cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
         fill: Stmt = Store(self.name, _cell(position, widths), value, self.name, (), "copy")
         for at, terms in reversed(list(zip(position, extents))):
             fill = Loop(str(at), terms, (fill,))
@@ -143,9 +142,12 @@ class Pack(Step, kind="pack"):
         return visit(value) or target
 
 
-def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int]) -> tuple[int, ...]:
-    """Panel counts, then the dimensions that are not cut, then panel widths."""
+def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int], size: int) -> tuple[int, ...]:
+    """Panel counts, then the dimensions that are not cut, then panel widths. Rows of a plain copy are a line longer where
+    they would otherwise lie a multiple of 1 KiB apart, which puts them all into a few sets of a cache."""
     boxes = [_constant(terms) for terms in extents]
+    if not widths and len(boxes) > 1 and boxes[-1] * size % 1024 == 0:
+        boxes[-1] += max(1, 64 // size)
     panels = [-(-box // widths[d]) for d, box in enumerate(boxes) if d in widths]
     plain = [box for d, box in enumerate(boxes) if d not in widths]
     return (*panels, *plain, *(w for d, w in sorted(widths.items())))
