@@ -6,15 +6,12 @@ Knows formats and terminals; must not know what a record means beyond the names 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from ..ir.errors import UsageError
@@ -30,109 +27,89 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in plain text; columns of numbers stand to the right."""
-    table = [list(heads), *([clean(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    left = [not all(_NUMBER.fullmatch(c) for c in column[1:]) for column in zip(*table)]
-    put = lambda cell, width, first: cell.ljust(width) if first else cell.rjust(width)
-    return "".join("  ".join(map(put, row, widths, left)).rstrip() + "\n" for row in table)
-
-
 def clean(text: str) -> str:
-    """One line without characters that steer a terminal."""
+    """Without characters that steer a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def words(params: Any) -> str:
-    return " ".join(f"{k}={v}" for k, v in params.items()) if isinstance(params, dict) else str(params)
+    return " ".join(f"{name}={value}" for name, value in params.items())
 
 
-def number(value: Any) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1e3 else f"{value:.0f}"
+def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in plain text; columns of numbers stand to the right."""
+    table = [list(heads), *(list(map(clean, row)) for row in rows)]
+    columns = list(zip(*table))
+    widths = [max(map(len, column)) for column in columns]
+    ends = [all(map(_NUMBER.fullmatch, column[1:])) for column in columns]
+    put = lambda cell, width, end: cell.rjust(width) if end else cell.ljust(width)
+    return "".join("  ".join(map(put, row, widths, ends)).rstrip() + "\n" for row in table)
+
+
+def sweep_table(rows: Sequence[Row]) -> str:
+    peers = list(dict.fromkeys(name for row in rows for name in row.get("peers", {})))
+    number = lambda value: "-" if value is None else f"{value:.3g}" if value < 1e3 else f"{value:.0f}"
+    heads = ["case", "dtype", "status", "source", "winner", "time", "default", "GFLOP/s", "GB/s", "% roof", "trials"]
+    table, notes = [], ""
+    for r in rows:
+        share = None if r["roofline_fraction"] is None else 100 * r["roofline_fraction"]
+        line = [f"{r['op']} {words(r['params'])}", *(r[name] or "-" for name in ("dtype", "status", "source", "winner"))]
+        line += [duration(r["seconds"]), duration(r["default_seconds"])]
+        line += [*map(number, (r["gflops"], r["gbytes_per_s"], share)), str(r["trials"])]
+        for name in peers:
+            peer = r["peers"].get(name)
+            line += [duration(peer["seconds"]), f"{peer['ratio']:.2f}x"] if peer else ["-", "-"]
+        table.append(line)
+        notes += f"{line[0]}: {clean(r['message'].splitlines()[0])}\n" if r["message"] else ""
+    return aligned([*heads, *(head for name in peers for head in (name, "ratio"))], table) + notes
 
 
 class Writer:
     """Writes records in one format, each at once where the format allows it, the others at the end."""
 
-    def __init__(self, form: str, fields: Sequence[str], table: Callable[[list[Row]], str], path: Path | None) -> None:
-        self.form, self.fields, self.table = form, fields, table
-        self.rows: list[Row] = []
+    def __init__(self, form: str, fields: Sequence[str], path: Path | None) -> None:
+        self.form, self.rows, self.file = form, list[Row](), sys.stdout
         try:
             self.file: TextIO = open(path, "w", encoding="utf-8") if path else sys.stdout  # noqa: SIM115
         except OSError as error:
             raise UsageError(f"-o {path}: {error.strerror}") from None
+        self.csv = csv.DictWriter(self.file, fields, lineterminator="\n")
 
     def __enter__(self) -> Writer:
         if self.form == "csv":
-            self._emit(_csv([self.fields]))
+            self.csv.writeheader()
         return self
 
     def write(self, row: Row) -> None:
         self.rows.append(row)
         if self.form == "jsonl":
-            self._emit(json.dumps(row) + "\n")
+            self.file.write(json.dumps(row) + "\n")
         elif self.form == "csv":
-            self._emit(_csv([[_cell(row.get(name)) for name in self.fields]]))
-
-    def _emit(self, text: str) -> None:
-        self.file.write(text)
+            self.csv.writerow({name: words(v) if name == "params" else v for name, v in row.items()})
         self.file.flush()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            if self.form == "json":
-                self._emit(json.dumps(self.rows, indent=1) + "\n")
-            elif self.form == "table" and self.rows:
-                self._emit(self.table(self.rows))
-        finally:
-            if self.file is not sys.stdout:
-                self.file.close()
-
-
-def _cell(value: Any) -> Any:
-    return words(value) if isinstance(value, dict) else "" if value is None else value
-
-
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def sweep_table(rows: list[Row]) -> str:
-    peers = list(dict.fromkeys(name for row in rows for name in row.get("peers", {})))
-    heads = ["case", "dtype", "status", "source", "winner", "time", "default", "GFLOP/s", "GB/s", "% roof", "trials"]
-    lines = []
-    for r in rows:
-        share = None if r["roofline_fraction"] is None else 100 * r["roofline_fraction"]
-        line = [f"{r['op']} {words(r['params'])}", r["dtype"], r["status"], r["source"] or "-", r["winner"] or "-",
-                duration(r["seconds"]), duration(r["default_seconds"]), *map(number, (r["gflops"], r["gbytes_per_s"], share)),
-                str(r["trials"])]  # fmt: skip
-        for name in peers:
-            peer = r.get("peers", {}).get(name)
-            line += [duration(peer["seconds"]), f"{peer['ratio']:.2f}x"] if peer else ["-", "-"]
-        lines.append(line)
-    for name in peers:
-        heads += [name, "ratio"]
-    notes = [f"{r['op']} {words(r['params'])}: {clean(r['message'].splitlines()[0])}\n" for r in rows if r["message"]]
-    return aligned(heads, lines) + "".join(notes)
+    def __exit__(self, *error: object) -> None:
+        if self.form == "json":
+            self.file.write(json.dumps(self.rows, indent=1) + "\n")
+        elif self.form == "table" and self.rows:
+            self.file.write(sweep_table(self.rows))
+        self.file.flush()
+        if self.file is not sys.stdout:
+            self.file.close()
 
 
 class Progress:
-    """What a sweep is doing: on a terminal a bar with the best so far and the time left, else a line a finished case."""
+    """What is being done: on a terminal a bar with the best so far and the time left, else a line a finished case."""
 
-    def __init__(self, cases: int, quiet: bool = False, color: bool = True) -> None:
-        self.cases, self.done, self.quiet, self.best = cases, 0, quiet, float("inf")
-        self.bar: Any = None
+    def __init__(self, cases: int, quiet: bool, color: bool) -> None:
+        self.cases, self.quiet, self.done, self.bar = cases, quiet, 0, None  # type: int, bool, int, Any
         if sys.stderr.isatty() and not quiet:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            console = Console(file=sys.stderr, no_color=not color)
             columns = (BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-            self.bar = Bar(*columns, console=console, transient=True)
+            self.bar = Bar(*columns, console=Console(stderr=True, no_color=not color), transient=True)
             self.task = self.bar.add_task("", total=cases)
 
     def __enter__(self) -> Progress:
@@ -140,38 +117,26 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.bar is not None:
             self.bar.stop()
 
     def start(self, title: str, budget: float) -> None:
-        self.title, self.best, self.begun, self.budget = clean(title), float("inf"), time.monotonic(), budget
-        self._show(0)
+        self.title, self.begun, self.budget = clean(title), time.monotonic(), budget
+        self._show(0, self.title)
 
     def trial(self, trials: int, best: float) -> None:
-        """One batch of candidates of the present case has been measured."""
-        self.best = best
-        self._show(trials)
+        """Candidates of the present case have been measured."""
+        self._show((time.monotonic() - self.begun) / self.budget, f"{self.title}: {duration(best)} after {trials} trials")
 
-    def _show(self, trials: int) -> None:
-        if self.bar is None:
-            return
-        part = min((time.monotonic() - self.begun) / self.budget, 0.99)
-        best = f", best so far {duration(self.best)} of {trials} trials" if trials else ""
-        self.bar.update(self.task, completed=self.done + part, description=f"{self.title}{best}")
+    def _show(self, part: float, text: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done + min(part, 0.99), description=text)
 
     def finish(self, row: Row) -> None:
         self.done += 1
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.done)
-        elif not self.quiet:
+        self._show(0, self.title)
+        if self.bar is None and not self.quiet:
             failed = clean(f"{row['status']} {row['message']}".splitlines()[0])
             found = failed if row["status"] != "ok" else f"{duration(row['seconds'])}, {row['trials']} trials"
             say(f"[{self.done}/{self.cases}] {self.title}: {found}")
-
-
-def save(path: Path, text: str) -> None:
-    """Write a whole file, or nothing of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)

@@ -23,7 +23,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.errors import AutotuneError, CacheError, UsageError
 from ..ir.program import from_json as program_from_json
 from ..ir.schedule import from_json as schedule_from_json
-from ..options import Options, resolve
+from ..options import resolve
 from ..report import duration
 from .output import aligned, say
 
@@ -32,34 +32,46 @@ _PATH = click.Path(path_type=Path)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def store_of(context: click.Context, readonly: bool = True) -> Store:
-    """The store that the commands work on: the default one, or that of --store."""
-    if context.obj is not None:
-        if readonly and not Path(context.obj).exists():
-            raise UsageError(f"--store {context.obj}: there is no such file")
-        return open_store(context.obj, readonly)
+@click.group()
+@click.option("--store", type=_PATH, help="Another store than the default one.")
+@click.pass_context
+def cache(context: click.Context, store: Path | None) -> None:
+    """Keep, check and share what was measured."""
+    context.obj = store
+
+
+def default_store(write: bool = False) -> Store:
     options = resolve()
-    return open_store(options.store(), readonly or options.cache == "readonly")
+    return open_store(options.store(), not write or options.cache == "readonly")
 
 
-def load(path: Path) -> list[Record]:
+def _store(context: click.Context, write: bool = False) -> Store:
+    """The store that a command works on: that of --store, or the default one."""
+    path: Path | None = context.obj
+    if path is None:
+        return default_store(write)
+    if not write and not path.exists():
+        raise UsageError(f"--store {path}: there is no such file")
+    return open_store(path, not write)
+
+
+def _load(path: Path) -> list[Record]:
     """The records of a database or of a pack."""
     try:
         with open(path, "rb") as file:
             database = file.read(15) == b"SQLite format 3"
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    if not database:
-        return pack.read(path, schedule_from_json)[0]
-    other = open_store(path, readonly=True)
-    try:
-        return list(other.records())
-    finally:
-        other.close()
+    return list(open_store(path, readonly=True).records()) if database else pack.read(path, schedule_from_json)[0]
 
 
-def proved(record: Record) -> str:
-    """What is wrong with a record here: its schedule is applied, the nest verified and compared with the program. "" if
+def _add(context: click.Context, records: Iterable[Record]) -> None:
+    rows = [replace(r, local=False, checks=()) for r in records]
+    click.echo(f"{len(rows)} records read, {_store(context, write=True).put_many(rows)} of them new")
+
+
+def _problem(record: Record) -> str:
+    """What is wrong with a record: its schedule is applied, the nest verified and compared with the program. "" if
     nothing is."""
     from ..codegen import build
     from ..ir.equiv import equivalent
@@ -74,166 +86,131 @@ def proved(record: Record) -> str:
     return "" if report.ok else f"it computes another function: {report.message}"
 
 
-@click.group()
-def group() -> None:
-    """What was measured."""
+def _best(records: Iterable[Record]) -> list[tuple[Record, int]]:
+    """The best record of each key and how many the key has, newest first."""
+    place = lambda r: (r.key.program, r.key.device_digest, r.key.toolchain, r.key.policy)
+    groups = [[*rows] for _, rows in groupby(sorted(records, key=lambda r: (place(r), r.rank, r.id)), key=place)]
+    groups.sort(key=lambda rows: -max(r.created for r in rows))
+    return [(rows[0], len(rows)) for rows in groups]
 
 
-@group.command("ls")
+@cache.command("ls")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @_FORMAT
 @click.pass_context
 def ls(context: click.Context, limit: int, form: str) -> None:
     """The best schedule of each program, newest first."""
-    place = lambda r: (r.key.program, r.key.device_digest, r.key.toolchain, r.key.policy)
-    records = sorted(store_of(context).records(), key=lambda r: (place(r), r.rank, r.id))
-    groups = [list(rows) for _, rows in groupby(records, key=place)]
-    groups.sort(key=lambda rows: -max(r.created for r in rows))
-    rows = [{"program": best.key.program, "extents": list(best.key.extents), "device": best.key.device,
-             "policy": best.key.policy, "status": str(best.measurement.status), "records": len(all_),
-             "seconds": best.measurement.seconds if best.ok else None, "schedule": best.schedule, "local": best.local,
-             "created": best.created} for all_ in groups[:limit] for best in all_[:1]]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"program": r.key.program, "extents": list(r.key.extents), "device": r.key.device, "policy": r.key.policy,
+         "status": str(r.measurement.status), "seconds": r.measurement.seconds if r.ok else None,
+         "schedule": r.schedule, "records": count, "local": r.local, "created": r.created}
+        for r, count in _best(_store(context).records())[:limit]
+    ]  # fmt: skip
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
         return
-    heads = ["program", "extents", "device", "policy", "status", "time", "schedule", "records", "from", "measured"]
-    click.echo(aligned(heads, [
-        [r["program"][:12], "x".join(map(str, r["extents"])), r["device"], r["policy"], r["status"], duration(r["seconds"]),
-         r["schedule"][:12], str(r["records"]), "here" if r["local"] else "import",
-         time.strftime("%Y-%m-%d", time.gmtime(r["created"]))] for r in rows
-    ]), nl=False)  # fmt: skip
-    if len(groups) > limit:
-        say(f"{len(groups) - limit} more: --limit")
+    show = {"program": lambda v: v[:12], "schedule": lambda v: v[:12], "seconds": duration,
+            "extents": lambda v: "x".join(map(str, v)),
+            "created": lambda v: time.strftime("%Y-%m-%d", time.gmtime(v))}  # fmt: skip
+    heads = ("program", "extents", "device", "policy", "status", "seconds", "schedule", "records", "local", "created")
+    click.echo(aligned(heads, [[show.get(name, str)(row[name]) for name in heads] for row in rows]), nl=False)
 
 
-@group.command()
+@cache.command()
 @click.argument("digest")
 @click.pass_context
 def show(context: click.Context, digest: str) -> None:
     """Every record whose own digest, program or schedule begins with DIGEST, in full, best first."""
-    rows = [r for r in store_of(context).records() if digest and any(d.startswith(digest) for d in (r.id, r.key.program, r.schedule))]
-    if not rows:
-        raise CacheError(f"no record begins with {digest}; `autotune cache ls` shows what there is")
-    for r in sorted(rows, key=lambda r: (r.key.program, r.rank, r.id)):
+    begins = lambda r: any(d.startswith(digest) for d in (r.id, r.key.program, r.schedule))
+    rows = sorted(filter(begins, _store(context).records()), key=lambda r: (r.key.program, r.rank, r.id))
+    if not digest or not rows:
+        raise CacheError(f"no record begins with {digest!r}; `autotune cache ls` shows what there is")
+    for r in rows:
         click.echo(json.dumps({"id": r.id, "local": r.local, **to_json(r)}))
 
 
-@group.command()
+@cache.command()
 @_FORMAT
 @click.pass_context
 def stat(context: click.Context, form: str) -> None:
     """Where the store is, its size and counts."""
-    found = store_of(context).stat()
+    found = _store(context).stat()
     if form == "json":
         click.echo(json.dumps(found, indent=1))
         return
     for name, value in found.items():
-        text = ", ".join(f"{k} {n}" for k, n in value.items()) or "-" if isinstance(value, dict) else value
-        click.echo(f"{name:10} {text}")
+        counts = ", ".join(f"{n} {word}" for word, n in value.items()) or "-" if isinstance(value, dict) else value
+        click.echo(f"{name:10} {counts}")
 
 
-@group.command()
-@click.option("--limit", type=click.IntRange(1), help="the best of this many programs only")
+@cache.command()
 @click.pass_context
-def verify(context: click.Context, limit: int | None) -> int:
-    """Prove the best schedule of each program again: exit 1 if one does not hold."""
-    found: dict[tuple[str, str], Record] = {}
-    for r in sorted((r for r in store_of(context).records() if r.ok), key=lambda r: (r.rank, r.id)):
-        found.setdefault((r.key.program, r.key.device_digest), r)
+def verify(context: click.Context) -> int:
+    """Prove the best schedule of each program again; exit 1 if one does not hold."""
     bad = 0
-    for r in list(found.values())[:limit]:
-        problem = proved(r)
+    for r, _ in _best(r for r in _store(context).records() if r.ok):
+        problem = _problem(r)
         bad += bool(problem)
         click.echo(f"{'failed' if problem else 'ok':7} {r.key.program[:12]} {r.schedule[:12]} {problem}".rstrip())
-    click.echo(f"{len(list(found)[:limit]) - bad} hold, {bad} do not")
     return int(bad > 0)
 
 
-@group.command()
+@cache.command()
 @click.argument("path", type=_PATH)
-@click.option("--program", help="one program's records only, by its digest")
+@click.option("--program", help="One program's records only, by its digest.")
 @click.pass_context
 def export(context: click.Context, path: Path, program: str | None) -> None:
     """Write a pack: JSON lines without code, and nothing that is true of this installation only."""
-    click.echo(f"{pack.export(store_of(context).records(program=program), path)} records in {path}")
+    click.echo(f"{pack.export(_store(context).records(program=program), path)} records in {path}")
 
 
-@group.command("import")
+@cache.command("import")
 @click.argument("path", type=_PATH)
-@click.option("--keep-going", is_flag=True, help="leave bad lines out instead of refusing the pack")
-@click.option("--eager", is_flag=True, help="prove every schedule now, and leave out those that do not hold")
+@click.option("--keep-going", is_flag=True, help="Leave bad lines out instead of refusing the pack.")
+@click.option("--eager", is_flag=True, help="Prove every schedule now, and leave out those that do not hold.")
 @click.pass_context
 def import_(context: click.Context, path: Path, keep_going: bool, eager: bool) -> int:
     """Add the records of a pack as foreign ones; each is proved here before its first use."""
     records, problems = pack.read(path, schedule_from_json, keep_going)
-    if eager:
-        broken = [(r, problem) for r in records if r.ok and (problem := proved(r))]
-        problems += [(0, f"{r.schedule[:12]}: {problem}") for r, problem in broken]
-        gone = {r.id for r, _ in broken}
-        records = [r for r in records if r.id not in gone]
-    for number, why in problems:
-        say(f"left out: {f'line {number}: ' if number else ''}{why}")
-    new = _add(context, records)
-    click.echo(f"{len(records)} records read, {new} of them new")
-    return int(bool(problems))
+    broken = {r.id: problem for r in records if eager and r.ok and (problem := _problem(r))}
+    for why in [*(f"line {number}: {why}" for number, why in problems), *(f"{i}: {why}" for i, why in broken.items())]:
+        say(f"left out: {why}")
+    _add(context, [r for r in records if r.id not in broken])
+    return int(bool(problems or broken))
 
 
-@group.command()
+@cache.command()
 @click.argument("paths", nargs=-1, required=True, type=_PATH)
 @click.pass_context
 def merge(context: click.Context, paths: tuple[Path, ...]) -> None:
     """Add the records of other databases and packs as foreign ones."""
-    records = [r for path in paths for r in load(path)]
-    click.echo(f"{len(records)} records read, {_add(context, records)} of them new")
+    _add(context, [r for path in paths for r in _load(path)])
 
 
-def _add(context: click.Context, records: Iterable[Record]) -> int:
-    store = store_of(context, readonly=False)
-    try:
-        return store.put_many(replace(r, local=False, checks=()) for r in records)
-    finally:
-        store.close()
-
-
-@group.command()
+@cache.command()
 @click.argument("before", type=_PATH)
 @click.argument("after", type=_PATH, required=False)
-@_FORMAT
 @click.pass_context
-def diff(context: click.Context, before: Path, after: Path | None, form: str) -> None:
+def diff(context: click.Context, before: Path, after: Path | None) -> None:
     """What AFTER (default: the store) has and lacks beside BEFORE, and where the best schedule is another."""
-    new = load(after) if after else list(store_of(context).records())
-    found = pack.diff(load(before), new)
-    if form == "json":
-        names: dict[str, Any] = {"added": [r.id for r in found.added], "removed": [r.id for r in found.removed],
-                                 "changed": [[a.id, b.id] for a, b in found.changed]}  # fmt: skip
-        click.echo(json.dumps(names, indent=1))
-        return
+    found = pack.diff(_load(before), _load(after) if after else _store(context).records())
+    told = lambda r: f"{r.schedule[:12]} {duration(r.measurement.seconds)}"
     for a, b in found.changed:
-        click.echo(f"best of {a.key.program[:12]} {'x'.join(map(str, a.key.extents))}: "
-                   f"{a.schedule[:12]} {duration(a.measurement.seconds)} -> {b.schedule[:12]} {duration(b.measurement.seconds)}")  # fmt: skip
-    click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} with another best schedule")
+        click.echo(f"{a.key.program[:12]} {'x'.join(map(str, a.key.extents))}: {told(a)} -> {told(b)}")
+    click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} with another best")
 
 
-@group.command()
-@click.option("--keep", type=click.IntRange(1), default=16, show_default=True, help="best records of each program to keep")
-@click.option("--older", metavar="30d", help="of records older than this keep only the best of each program")
-@click.option("--dry-run", is_flag=True, help="only count")
+@cache.command()
+@click.option("--keep", type=click.IntRange(1), default=16, show_default=True, help="Records to keep of each program.")
+@click.option("--older", metavar="30d", help="Of records older than this keep only the best of each program.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
 @click.pass_context
 def gc(context: click.Context, keep: int, older: str | None, dry_run: bool) -> None:
     """Remove what is not worth keeping, and machine code beyond its limit."""
-    store = store_of(context, readonly=dry_run)
-    gone = store.gc(keep, None if older is None else time.time() - _age(older), dry_run)
-    store.close()
-    freed = 0
-    options: Options = resolve()
-    if not dry_run and context.obj is None and (home := options.directory()) is not None:
-        freed = ObjectCache(home / "objects").gc()
-    click.echo(f"{gone} records {'would be ' * dry_run}removed, {freed} bytes of machine code freed")
-
-
-def _age(text: str) -> float:
     try:
-        return float(text[:-1]) * _UNITS[text[-1]]
-    except (ValueError, KeyError, IndexError):
-        raise UsageError(f"--older {text}: a number with s, m, h or d, such as 30d") from None
+        age = None if older is None else time.time() - float(older[:-1]) * _UNITS[older[-1:]]
+    except (ValueError, KeyError):
+        raise UsageError(f"--older {older}: a number with s, m, h or d, such as 30d") from None
+    gone, home = _store(context, write=not dry_run).gc(keep, age, dry_run), resolve().directory()
+    freed = ObjectCache(home / "objects").gc() if home and not dry_run and context.obj is None else 0
+    click.echo(f"{gone} records {'would be ' * dry_run}removed, {freed} bytes of machine code freed")

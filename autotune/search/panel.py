@@ -159,6 +159,8 @@ class PanelSketch:
             work = rows * vectors
             ports = vectors * loads_wide * np.where(wide == 0, crossing, 1.0) + rows * loads_tall
             cycles = np.maximum(work * (1 + extra) / mach.fma_per_cycle, ports / mach.loads_per_cycle)
+            # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
+            cycles = cycles + 0.08 * ports
             return np.maximum(np.maximum(cycles, mach.fma_latency), (work * (1 + extra) + ports + 3) / 5.0)
 
         full_rows, rest_rows = np.floor(m / mr), m % mr
@@ -173,6 +175,9 @@ class PanelSketch:
         tall_stride = min((a.strides.get(self.u or "", 1) for a in self.tall), default=1) * size
         conflict = np.where((tall == 0) & (tall_stride % 4096 == 0) & (mr > mach.l1_ways), 1.35, 1.0)
         conflict = conflict * np.where((tall == 0) & (tall_stride >= 2048) & (m * depth * size > mach.l2), 1.05, 1.0)
+        # Rows of the second operand that come from the second cache are as many streams as the tile is high.
+        far = (tall != 2) & (mr * kc * size > mach.l1 / 2) & (m * n > 4096)
+        conflict = conflict * np.where(far, 1 + 0.01 * mr, 1.0)
         reused = m > mr
         conflict = conflict * np.where((wide == 0) & (span % 4096 == 0) & (kc > 16) & reused, 1.9, 1.0)
         conflict = conflict * np.where((wide == 0) & (kc > 64) & (span >= 4096) & reused, 1.2, 1.0)

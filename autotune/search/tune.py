@@ -117,8 +117,9 @@ class Tuner:
     def _reserve(self) -> float:
         """Seconds kept for the run-off."""
         st = self.state
-        best = min(st.seconds.values(), default=1e-3)
-        return max(0.2 * (self.deadline - self.start), 10 * FINALISTS * max(best, self.policy.sample_seconds) * 2)
+        best = max(min(st.seconds.values(), default=1e-3), self.policy.sample_seconds)
+        whole = self.deadline - self.start
+        return min(max(0.15 * whole, 8 * (FINALISTS + 1) * best), 0.4 * whole)
 
     def _explore(self, default: Candidate, seeds: Sequence[Candidate]) -> None:
         stream = self.ranking.best()
@@ -176,7 +177,8 @@ class Tuner:
             return
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
         digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
-        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 5, self.deadline)
+        slow = min(st.seconds.values(), default=0.0) > 5 * self.policy.sample_seconds
+        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self.deadline)
         scale = 1.0
         if leader is not None and rows[-1].ok and rows[-1].seconds < float("inf"):
             scale = st.seconds[leader] / rows[-1].seconds
