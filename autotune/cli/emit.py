@@ -55,8 +55,8 @@ void launch(ARGUMENTS)
 _README = """\
 # TITLE, for DEVICE
 
-`kernel.ll` is the kernel in LLVM's language; `launch.c` calls it with its arrays; `meta.json` says which arrays, under which
-schedule, and counts what one call does.
+`kernel.ll` is the kernel in LLVM's language; `launch.c` calls it with its arrays; `meta.json` says which arrays they
+are, what the schedule is, and counts what one call does.
 
 ```
 opt -passes=sroa kernel.ll -o kernel.bc
@@ -67,7 +67,7 @@ cc -O2 -shared -fPIC launch.c kernel.o -lm -o libkernel.so
 
 
 def write(case: Case, options: Options, folder: Path) -> list[Path]:
-    """Write kernel.ll, launch.c, meta.json and README.md; the paths, in this order. Raises UsageError where it cannot."""
+    """Write kernel.ll, launch.c, meta.json and README.md; the paths, in this order."""
     from ..session import session
 
     made, spec, threads = program(case), session().spec(options), options.threads or 1
@@ -83,7 +83,8 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
         "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": source,
                      "counts": build.plan(canonical_names(k), s, spec)[1].to_json()} for k, s, source in chosen],
     }  # fmt: skip
-    told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": ",".join(spec.features)}
+    features = ",".join(spec.features)
+    told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": features}
     files = {"kernel.ll": text, "launch.c": _filled(_LAUNCHER, _words(buffers, entry, threads)),
              "meta.json": json.dumps(meta, indent=1) + "\n", "README.md": _filled(_README, told)}  # fmt: skip
     try:
@@ -96,7 +97,7 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
 
 
 def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Chosen]:
-    """Each kernel's schedule and its source: what would run here, or the model's choice for a device that is not here."""
+    """Each kernel's schedule and its source: what would run here; for a device that is not here the model's choice."""
     from ..search.ranking import Ranking, first_valid
     from ..session import session
 
@@ -105,8 +106,8 @@ def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Cho
         return [(k.original, k.choice.schedule, k.choice.source) for k in session().prepare(made, options).kernels]
     except DeviceError:
         kernels = [(k, canonical_names(k)) for k in partition(made)]
-        pick = lambda k: first_valid(Ranking(k, spec, threads), partial(_valid, k, spec, threads)).schedule
-        return [(original, pick(k), "model") for original, k in kernels]
+        best = [first_valid(Ranking(k, spec, threads), partial(_valid, k, spec, threads)) for _, k in kernels]
+        return [(original, chosen.schedule, "model") for (original, _), chosen in zip(kernels, best)]
 
 
 def _valid(kernel: TensorProgram, spec: DeviceSpec, threads: int, candidate: Any) -> None:
@@ -133,13 +134,14 @@ def _kernel(made: TensorProgram, chosen: list[Chosen], spec: DeviceSpec, threads
 
 def _words(buffers: list[Buffer], entry: str, threads: int) -> dict[str, str]:
     """What the launcher's words in capitals stand for."""
-    plain = lambda text: re.sub(r"[^A-Za-z0-9_]", "_", text)  # with a prefix: neither a keyword nor another argument's
-    rows = [(f"in{n}_{plain(b.name)}" if b.scope == "input" else f"out{n}", b) for n, b in enumerate(buffers)]
-    kind = lambda b: _C_TYPES.get(b.dtype.name, f"int{b.dtype.bits}_t")
+    rows = []
+    for n, b in enumerate(buffers):  # with a prefix: neither a keyword nor another argument's name
+        name = f"in{n}_{re.sub(r'[^A-Za-z0-9_]', '_', b.name)}" if b.scope == "input" else f"out{n}"
+        rows.append((name, _C_TYPES.get(b.dtype.name, f"int{b.dtype.bits}_t"), b))
     return {
-        "ENTRY": entry, "THREADS": str(threads), "NAMES": ", ".join(f"(void *){name}" for name, _ in rows),
-        "ARGUMENTS": ", ".join(f"{'const ' * (b.scope == 'input')}{kind(b)} *{name}" for name, b in rows),
-        "COMMENT": ", ".join(f"{name} {b.dtype}[{', '.join(map(str, b.shape))}]" for name, b in rows),
+        "ENTRY": entry, "THREADS": str(threads), "NAMES": ", ".join(f"(void *){name}" for name, _, _ in rows),
+        "ARGUMENTS": ", ".join(f"{'const ' * (b.scope == 'input')}{kind} *{name}" for name, kind, b in rows),
+        "COMMENT": ", ".join(f"{name} {b.dtype}[{', '.join(map(str, b.shape))}]" for name, _, b in rows),
     }  # fmt: skip
 
 

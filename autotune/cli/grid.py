@@ -27,6 +27,7 @@ MAX_CASES = 100_000
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(-?\d+))?")
 _ARRAY = re.compile(r"(\w+)=(\w+)\[([^\]]*)\]")
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+Order = tuple[list[str], list[str]]  # names to pass by position, and by keyword
 Shapes = Mapping[str, tuple[str, list[str]]]
 
 
@@ -80,7 +81,7 @@ def cases(op: str, words: Sequence[str], dtype: str | None = None) -> list[Case]
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier() or name in pairs or name in arrays:
-            raise UsageError(f"{word!r} is no parameter, or given twice; write name=value, such as m=64,128 or m=64:512:64")
+            raise UsageError(f"{word!r} is no parameter, or given twice; write name=value, as m=64,128 or m=64:512:64")
         if found := _ARRAY.fullmatch(word):
             arrays[name] = _dtype(found[2]), [e.strip() for e in found[3].split(",")] if found[3].strip() else []
         else:
@@ -98,9 +99,9 @@ def _named(op: str, pairs: Mapping[str, str], dtype: str) -> list[Case]:
     if op not in OPS:
         raise UsageError(f"no operation {op!r}; there are {', '.join(OPS)}, and functions of your own as pkg.mod:fn")
     known, out = OPS[op], []
-    parser = lambda name: known.params[name][1] if name in known.params else str
-    for params in _product({name: values(text, parser(name)) for name, text in pairs.items()}):
-        make = partial(lambda given: (*known.make(given, dtype), {}), params)
+    parsers = {name: parse for name, (_, parse) in known.params.items()}
+    for params in _product({name: values(text, parsers.get(name, str)) for name, text in pairs.items()}):
+        make: Callable[[], Call] = lambda given=params: (*known.make(given, dtype), {})  # type: ignore[misc]
         with suppress(SignatureError):  # not a wrong word but an array that cannot be: the case's own result
             make()
         out.append(Case(op, params, dtype, make))
@@ -115,7 +116,7 @@ def _user(op: str, arrays: Shapes, pairs: Mapping[str, str], dtype: str | None) 
     if wrong := [e for e in wanted if not e.isidentifier()]:
         raise UsageError(f"{op}: {wrong[0]!r}: in brackets stand integers and names only")
     if unbound := [name for name in wanted if name not in pairs]:
-        raise UsageError(f"{op}: {', '.join(unbound)} in brackets has no value; add {unbound[0]}=64 or {unbound[0]}=8:64:8")
+        raise UsageError(f"{op}: {', '.join(unbound)} in brackets has no value; add {unbound[0]}=64, or a range")
     kinds = ",".join(dict.fromkeys(kind for kind, _ in arrays.values()))
     written = tuple(f"{name}={kind}[{','.join(extents)}]" for name, (kind, extents) in arrays.items())
     order = _arguments(op, fn, [*arrays, *(name for name in pairs if name not in wanted)])
@@ -128,7 +129,7 @@ def _user(op: str, arrays: Shapes, pairs: Mapping[str, str], dtype: str | None) 
     return out
 
 
-def _call(fn: Callable[..., Any], order: tuple[list[str], list[str]], arrays: Shapes, params: Mapping[str, Any]) -> Call:
+def _call(fn: Callable[..., Any], order: Order, arrays: Shapes, params: Mapping[str, Any]) -> Call:
     from ..tracer import spec
 
     def argument(name: str) -> Any:
@@ -140,7 +141,7 @@ def _call(fn: Callable[..., Any], order: tuple[list[str], list[str]], arrays: Sh
     return fn, tuple(map(argument, order[0])), {name: argument(name) for name in order[1]}
 
 
-def _arguments(op: str, fn: Callable[..., Any], names: list[str]) -> tuple[list[str], list[str]]:
+def _arguments(op: str, fn: Callable[..., Any], names: list[str]) -> Order:
     """Names to pass by position and by keyword, as a call in Python would most likely pass them."""
     try:
         signature = inspect.signature(fn)

@@ -56,7 +56,8 @@ def _described(spec: DeviceSpec) -> str:
         rates = (f"{kind} {spec.bytes_per_second(level, kind) / 1e9:.1f}" for kind in ("read", "write", "copy"))
         rows.append((f"{level} bandwidth", "bandwidth", ", ".join(rates) + " GB/s to one core"))
     how = dict(spec.provenance)
-    table = aligned(["field", "value", "known by"], [[name, value, how.get(field, "estimate")] for name, field, value in rows])
+    known = [[name, value, how.get(field, "estimate")] for name, field, value in rows]
+    table = aligned(["field", "value", "known by"], known)
     return f"{spec.id}: {spec.name} ({spec.vendor})\n{' '.join(wide)}\n{table}"
 
 
@@ -82,7 +83,8 @@ def _expect(well: bool, told: str) -> str:
 
 def _cpu() -> str:
     spec = measuring.device("cpu")
-    how = "calibrated" if "measured" in dict(spec.provenance).values() else "not calibrated (autotune devices --calibrate)"
+    measured = "measured" in dict(spec.provenance).values()
+    how = "calibrated" if measured else "not calibrated (autotune devices --calibrate)"
     return _expect(spec.vector_bits >= 128, f"{spec.name} ({spec.id}), vectors of {spec.vector_bits} bits, {how}")
 
 

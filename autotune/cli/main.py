@@ -1,6 +1,6 @@
 """The command `autotune`: its commands and options, and what becomes of errors.
 
-Exit codes: 0 all ok; 1 some not, or a check failed; 2 usage; 3 no such device or toolchain; 4 nothing valid was measured;
+Exit codes: 0 all ok; 1 some not, or a check failed; 2 usage; 3 no such device or toolchain; 4 nothing valid measured;
 5 a miss in a frozen store; 130 interrupted. How cases are found, run and shown is in the files beside this one.
 """
 
@@ -20,7 +20,7 @@ from .. import __version__
 from ..ir.errors import AutotuneError, DeviceError, FrozenError, MeasureError, UsageError
 from ..options import Options, resolve
 from .grid import Case, cases, read
-from .output import FORMATS, Progress, Writer, say
+from .output import FORMATS, Progress, Writer, say, words
 from .run import FIELDS, Record, State, exit_code, prepare, run
 from .stores import cache
 
@@ -105,7 +105,7 @@ def chosen(given: dict[str, Any]) -> list[Case]:
 
 
 def ready(given: dict[str, Any], here: bool = True) -> Options:
-    """The options in force; if it must be `here`, once it is clear that the device is there and the store can be opened."""
+    """The options in force. Raises DeviceError where the device must be `here` and is not."""
     from ..session import DEFAULT_BUDGET, Workshop, session
 
     names = ("device", "threads", "cache", "budget", "trials")
@@ -114,7 +114,7 @@ def ready(given: dict[str, Any], here: bool = True) -> Options:
     return replace(options, budget=options.budget or DEFAULT_BUDGET, threads=threads)
 
 
-def _run_all(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequence[str], each: Any) -> list[Record]:
+def _run(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequence[str], each: Any) -> list[Record]:
     """Run what is not finished yet, in order; after an interrupt nothing more is begun."""
     options, records = state.options, list[Record]()
     with (
@@ -151,7 +151,7 @@ def sweep(resume: bool, path: Path | None, jobs: int, **given: Any) -> int:
     if resume and not given["quiet"]:
         say(f"resuming: {sum(state.get(case) is not None for case in todo)} of {len(todo)} cases are finished")
     each = lambda case, progress: run(case, options, progress)
-    return exit_code(_run_all(todo, given, state, FIELDS, each), options.frozen)
+    return exit_code(_run(todo, given, state, FIELDS, each), options.frozen)
 
 
 @cli.command()
@@ -169,15 +169,14 @@ def bench(against: str, slower: str | None, rounds: int, stability: int | None, 
 
     if stability is not None:
         raise UsageError("bench --stability is not in this version; --rounds raises the number of paired samples")
-    margin, peers = benches.margin(slower), benches.peers(against)
-    todo = chosen(given)
-    benches.check(todo, peers)
+    margin, todo = benches.margin(slower), chosen(given)
+    peers = benches.peers(against, todo)
     options, again = ready(given), bool(given["budget"] or given["trials"])
     each = lambda case, progress: benches.compare(case, options, peers, rounds, again, progress)
-    records = _run_all(todo, given, State(None, options, False), (*FIELDS, "peers"), each)
-    behind = benches.behind(records, margin)
-    for line in behind:
-        say(f"slower: {line}")
+    records = _run(todo, given, State(None, options, False), (*FIELDS, "peers"), each)
+    behind = [(r, name) for r in records for name, peer in r["peers"].items() if peer["ratio"] < 1 - margin]
+    for r, name in behind:
+        say(f"slower: {r['op']} {words(r['params'])}: {r['peers'][name]['ratio']:.3f}x {name}")
     return exit_code(records, options.frozen) or int(bool(behind))
 
 

@@ -42,8 +42,8 @@ def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     columns = list(zip(*table))
     widths = [max(map(len, column)) for column in columns]
     ends = [all(map(_NUMBER.fullmatch, column[1:])) for column in columns]
-    put = lambda cell, width, end: cell.rjust(width) if end else cell.ljust(width)
-    return "".join("  ".join(map(put, row, widths, ends)).rstrip() + "\n" for row in table)
+    lines = ([c.rjust(w) if end else c.ljust(w) for c, w, end in zip(row, widths, ends)] for row in table)
+    return "".join("  ".join(line).rstrip() + "\n" for line in lines)
 
 
 def sweep_table(rows: Sequence[Row]) -> str:
@@ -53,7 +53,7 @@ def sweep_table(rows: Sequence[Row]) -> str:
     table, notes = [], ""
     for r in rows:
         share = None if r["roofline_fraction"] is None else 100 * r["roofline_fraction"]
-        line = [f"{r['op']} {words(r['params'])}", *(r[name] or "-" for name in ("dtype", "status", "source", "winner"))]
+        line = [f"{r['op']} {words(r['params'])}", r["dtype"], r["status"], r["source"] or "-", r["winner"] or "-"]
         line += [duration(r["seconds"]), duration(r["default_seconds"])]
         line += [*map(number, (r["gflops"], r["gbytes_per_s"], share)), str(r["trials"])]
         for name in peers:
@@ -68,7 +68,7 @@ class Writer:
     """Writes records in one format, each at once where the format allows it, the others at the end."""
 
     def __init__(self, form: str, fields: Sequence[str], path: Path | None) -> None:
-        self.form, self.rows, self.file = form, list[Row](), sys.stdout
+        self.form, self.rows = form, list[Row]()
         try:
             self.file: TextIO = open(path, "w", encoding="utf-8") if path else sys.stdout  # noqa: SIM115
         except OSError as error:
@@ -85,7 +85,8 @@ class Writer:
         if self.form == "jsonl":
             self.file.write(json.dumps(row) + "\n")
         elif self.form == "csv":
-            self.csv.writerow({name: words(v) if name == "params" else v for name, v in row.items()})
+            flat = {"params": words(row["params"]), "peers": json.dumps(row.get("peers"))}
+            self.csv.writerow({name: flat.get(name, value) for name, value in row.items()})
         self.file.flush()
 
     def __exit__(self, *error: object) -> None:
@@ -127,7 +128,8 @@ class Progress:
 
     def trial(self, trials: int, best: float) -> None:
         """Candidates of the present case have been measured."""
-        self._show((time.monotonic() - self.begun) / self.budget, f"{self.title}: {duration(best)} after {trials} trials")
+        part = (time.monotonic() - self.begun) / self.budget
+        self._show(part, f"{self.title}: best so far {duration(best)} of {trials} trials")
 
     def _show(self, part: float, text: str) -> None:
         if self.bar is not None:

@@ -1,4 +1,4 @@
-"""One case run: traced, prepared, tuned, and written down as a record. What fails is a status of the case, no exception.
+"""One case run: traced, prepared, tuned, and written down as a record. What fails is a status of the case, no error.
 
 Knows the fields of a record, which error is which status, and what a sweep notes to go on later; must not know how
 records are shown.
@@ -16,18 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..devices.records import Status
-from ..ir.errors import (
-    AutotuneError,
-    BuildError,
-    DeviceError,
-    FrozenError,
-    MeasureError,
-    ScheduleError,
-    SignatureError,
-    TraceError,
-    UsageError,
-    VerifyError,
-)
+from ..ir import errors
 from ..options import Options
 from ..report import roofline_seconds
 from .grid import Case
@@ -42,9 +31,10 @@ FIELDS = (
     "op", "params", "dtype", "device", "threads", "status", "source", "winner", "seconds", "default_seconds", "gflops",
     "gbytes_per_s", "roofline_fraction", "trials", "tuning_seconds", "program", "schedule", "message",
 )  # fmt: skip
-_STATUS: dict[type[AutotuneError], Status] = {
-    TraceError: Status.UNSUPPORTED, SignatureError: Status.UNSUPPORTED, FrozenError: Status.UNSUPPORTED,
-    ScheduleError: Status.CONSTRAINTS, BuildError: Status.COMPILE, VerifyError: Status.CORRECTNESS,
+_STATUS = {
+    errors.TraceError: Status.UNSUPPORTED, errors.SignatureError: Status.UNSUPPORTED, errors.BuildError: Status.COMPILE,
+    errors.FrozenError: Status.UNSUPPORTED, errors.ScheduleError: Status.CONSTRAINTS,
+    errors.VerifyError: Status.CORRECTNESS,
 }  # fmt: skip
 _SOURCES = ("model", "transfer", "cache", "tuned")
 
@@ -56,14 +46,14 @@ def program(case: Case) -> TensorProgram:
     fn, args, kwargs = case.make()
     try:
         made = trace(fn, args, kwargs).program
-    except AutotuneError:
+    except errors.AutotuneError:
         raise
     except Exception as error:  # a user's function may raise anything
-        raise TraceError(f"{type(error).__name__}: {error}") from error
+        raise errors.TraceError(f"{type(error).__name__}: {error}") from error
     if not made.outputs:
-        raise TraceError("the function returns no array")
+        raise errors.TraceError("the function returns no array")
     if any(b.size == 0 for b in made.buffers) or any(c.points == 0 for c in made.computes):
-        raise TraceError("an extent is zero: there is nothing to compute")
+        raise errors.TraceError("an extent is zero: there is nothing to compute")
     return made
 
 
@@ -75,8 +65,8 @@ def prepare(case: Case, options: Options) -> Prepared:
 
 
 def run(case: Case, options: Options, progress: Progress | None = None, tune: bool = True) -> Record:
-    """The record of one case; `options.threads` and `budget` are set. Without `tune` a stored winner is taken where there
-    is one. An interrupt is a status too, after what was measured has been stored."""
+    """The record of one case; `options.threads` and `budget` are set. Without `tune` a stored winner is taken where one
+    is. An interrupt is a status too, after what was measured has been stored."""
     record: Record = dict.fromkeys(FIELDS) | {
         "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": options.device,
         "threads": options.threads, "status": str(Status.OK), "trials": 0, "program": "", "schedule": "", "message": "",
@@ -92,10 +82,10 @@ def run(case: Case, options: Options, progress: Progress | None = None, tune: bo
             prepared.tune(progress=progress)
     except KeyboardInterrupt:
         record |= {"status": str(Status.INTERRUPTED), "message": "what was measured until then is stored"}
-    except AutotuneError as error:
-        if isinstance(error, (DeviceError, UsageError)) and not isinstance(error, FrozenError):
+    except errors.AutotuneError as error:
+        if type(error) in (errors.DeviceError, errors.UsageError):
             raise  # of the whole sweep
-        late = isinstance(error, MeasureError) and time.monotonic() - begun >= (options.budget or 0)
+        late = isinstance(error, errors.MeasureError) and time.monotonic() - begun >= (options.budget or 0)
         status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), Status.RUNTIME)
         record |= {"status": str(Status.TIMEOUT if late else status), "message": str(error)}
     record["tuning_seconds"] = round(max(0.0, time.monotonic() - begun), 3)
@@ -149,20 +139,17 @@ def exit_code(records: Iterable[Mapping[str, Any]], frozen: bool) -> int:
 
 
 class State:
-    """The finished cases of a sweep, a JSON line each, written when a case ends. A line cut short counts for nothing."""
+    """The finished cases of a sweep, a JSON line each, written when a case ends. A line cut short is no case."""
 
     def __init__(self, path: Path | None, options: Options, resume: bool) -> None:
-        self.path, self.options = path, options
-        self.done: dict[str, Record] = {}
-        if path is None:
-            return
-        if resume and path.exists():
-            for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError, KeyError, TypeError):
-                    row = json.loads(line)
-                    self.done[row["key"]] = {name: row["record"][name] for name in FIELDS}
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        save(path, "".join(_line(*row) for row in self.done.items()))
+        self.path, self.options, self.done = path, options, dict[str, Record]()
+        for line in path.read_text("utf-8").splitlines() if path and resume and path.exists() else ():
+            with suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                self.done[row["key"]] = {name: row["record"][name] for name in FIELDS}
+        if path is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save(path, "".join(_line(*row) for row in self.done.items()))
 
     @staticmethod
     def place(directory: Path | None, cases: Iterable[Case], options: Options) -> Path | None:
@@ -173,7 +160,7 @@ class State:
     def key(self, case: Case) -> str:
         """Of a case on this device; a user's function that has changed makes it another case."""
         meaning = ""
-        with suppress(AutotuneError):
+        with suppress(errors.AutotuneError):
             meaning = program(case).digest if ":" in case.op else ""
         return _digest([case.key, self.options.device, str(self.options.threads), meaning])
 

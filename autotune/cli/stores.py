@@ -88,7 +88,10 @@ def _problem(record: Record) -> str:
 
 def _best(records: Iterable[Record]) -> list[tuple[Record, int]]:
     """The best record of each key and how many the key has, newest first."""
-    place = lambda r: (r.key.program, r.key.device_digest, r.key.toolchain, r.key.policy)
+
+    def place(r: Record) -> tuple[str, ...]:
+        return r.key.program, r.key.device_digest, r.key.toolchain, r.key.policy
+
     groups = [[*rows] for _, rows in groupby(sorted(records, key=lambda r: (place(r), r.rank, r.id)), key=place)]
     groups.sort(key=lambda rows: -max(r.created for r in rows))
     return [(rows[0], len(rows)) for rows in groups]
@@ -109,11 +112,12 @@ def ls(context: click.Context, limit: int, form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
         return
-    show = {"program": lambda v: v[:12], "schedule": lambda v: v[:12], "seconds": duration,
-            "extents": lambda v: "x".join(map(str, v)),
-            "created": lambda v: time.strftime("%Y-%m-%d", time.gmtime(v))}  # fmt: skip
+    for row in rows:
+        row |= {"program": row["program"][:12], "extents": "x".join(map(str, row["extents"])),
+                "seconds": duration(row["seconds"]), "schedule": row["schedule"][:12],
+                "created": time.strftime("%Y-%m-%d", time.gmtime(row["created"]))}  # fmt: skip
     heads = ("program", "extents", "device", "policy", "status", "seconds", "schedule", "records", "local", "created")
-    click.echo(aligned(heads, [[show.get(name, str)(row[name]) for name in heads] for row in rows]), nl=False)
+    click.echo(aligned(heads, [[str(row[name]) for name in heads] for row in rows]), nl=False)
 
 
 @cache.command()
@@ -121,11 +125,11 @@ def ls(context: click.Context, limit: int, form: str) -> None:
 @click.pass_context
 def show(context: click.Context, digest: str) -> None:
     """Every record whose own digest, program or schedule begins with DIGEST, in full, best first."""
-    begins = lambda r: any(d.startswith(digest) for d in (r.id, r.key.program, r.schedule))
-    rows = sorted(filter(begins, _store(context).records()), key=lambda r: (r.key.program, r.rank, r.id))
+    records = _store(context).records()
+    rows = [r for r in records if any(d.startswith(digest) for d in (r.id, r.key.program, r.schedule))]
     if not digest or not rows:
         raise CacheError(f"no record begins with {digest!r}; `autotune cache ls` shows what there is")
-    for r in rows:
+    for r in sorted(rows, key=lambda r: (r.key.program, r.rank, r.id)):
         click.echo(json.dumps({"id": r.id, "local": r.local, **to_json(r)}))
 
 
@@ -194,9 +198,9 @@ def merge(context: click.Context, paths: tuple[Path, ...]) -> None:
 def diff(context: click.Context, before: Path, after: Path | None) -> None:
     """What AFTER (default: the store) has and lacks beside BEFORE, and where the best schedule is another."""
     found = pack.diff(_load(before), _load(after) if after else _store(context).records())
-    told = lambda r: f"{r.schedule[:12]} {duration(r.measurement.seconds)}"
-    for a, b in found.changed:
-        click.echo(f"{a.key.program[:12]} {'x'.join(map(str, a.key.extents))}: {told(a)} -> {told(b)}")
+    for pair in found.changed:
+        before_, after_ = (f"{r.schedule[:12]} {duration(r.measurement.seconds)}" for r in pair)
+        click.echo(f"{pair[0].key.program[:12]} {list(pair[0].key.extents)}: {before_} -> {after_}")
     click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} with another best")
 
 

@@ -66,11 +66,14 @@ def literal(value: float | int | bool, dtype: DType) -> str:
 class Evaluator:
     """Turns expressions into instructions of one Function."""
 
-    def __init__(self, function: Function, buffers: dict[str, Buffer]) -> None:
+    def __init__(self, function: Function, buffers: dict[str, Buffer], features: tuple[str, ...] = ()) -> None:
         self.fn = function
         self.buffers = buffers
+        self.scales = "+avx512vl" in features
         self.lanes: Lanes | None = None
         self.whole_rows: set[str] = set()
+        # Divisors that are one number for the loop being written; True: far from overflow, so that `quotient` is exact.
+        self.divisors: dict[Expr, bool] = {}
 
     # ---- operands ----
 
@@ -128,12 +131,26 @@ class Evaluator:
                     if isinstance(product, Op) and product.name == "mul":
                         return self.fma(self.value(product.args[0]), self.value(product.args[1]), self.value(other))
                 return self.operation("add", dtype, self.value(a), self.value(b))
+            case Op(name="div", args=(a, b), dtype=dtype) if dtype.is_float and self.divisors.get(b):
+                return self.quotient(self.value(a), self.value(b))
             case Op(name=name, args=args, dtype=dtype):
                 return self.operation(name, dtype, *map(self.value, args))
         raise AssertionError(expr)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         return self.intrinsic("fma", a.dtype, a, b, c)
+
+    def quotient(self, a: Value, b: Value) -> Value:
+        """a / b by the reciprocal y of a divisor that is far from overflow and underflow: q + y (a - q b) with q = a y is the
+        correctly rounded quotient (P. Markstein), but for the last bit of subnormal ones. Where a or q is no finite number,
+        q already is the quotient."""
+        one = Value(literal(1.0, b.dtype), b.dtype, 1, 0)
+        y = self.apply("fdiv {t} {0}, {1}", b.dtype, one, b)
+        q = self.operation("mul", a.dtype, a, y)
+        rest = self.fma(self.operation("neg", a.dtype, q), b, a)
+        refined = self.fma(rest, y, q)
+        ordered = self.apply("fcmp ord {t} {0}, {1}", BOOL, rest, rest)
+        return self.operation("where", a.dtype, ordered, refined, q)
 
     def combine(self, combiner: str, old: Value, value: Expr) -> Value:
         """combiner(old, value); a sum of products is a fused multiply-add."""
@@ -186,7 +203,7 @@ class Evaluator:
             return known.text
 
         builder = vecmath.VectorBuilder(emit, dtype, lanes)
-        builder.declarations = self.fn.declarations
+        builder.declarations, builder.scales = self.fn.declarations, self.scales and dtype == F32
         return builder
 
     def _expanded(self, name: str, x: Value) -> Value:

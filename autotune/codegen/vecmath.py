@@ -38,6 +38,7 @@ class VectorBuilder:
     def __init__(self, emit: Callable[[str], str], dtype: DType, lanes: int) -> None:
         self.emit, self.dtype, self.lanes = emit, dtype, lanes
         self.declarations: set[str] = set()
+        self.scales = False  # the machine multiplies by powers of two in one instruction (AVX-512's vscalef)
         self.ftype = self.vector(_SCALARS.get(dtype.name, f"i{dtype.bits}"))  # the type of the values
         self.itype = self.vector(f"i{dtype.bits}")  # the integer of the same width
         self.btype = self.vector("i1")
@@ -47,7 +48,7 @@ class VectorBuilder:
     def like(self, dtype: DType) -> VectorBuilder:
         """A builder of another type for the same place, with the same set of declarations."""
         other = VectorBuilder(self.emit, dtype, self.lanes)
-        other.declarations = self.declarations
+        other.declarations, other.scales = self.declarations, self.scales
         return other
 
     def vector(self, scalar: str) -> str:
@@ -87,6 +88,13 @@ class VectorBuilder:
 
     def fma(self, a: str, b: str, c: str) -> str:
         return self.intrinsic("fma", a, b, c)
+
+    def ldexp(self, a: str, n: str) -> str:
+        """a 2^n for integers n; one instruction only where `scales` says so, library calls elsewhere."""
+        wide = "" if self.lanes == 1 else f"v{self.lanes}"
+        symbol = f"@llvm.ldexp.{wide}f{self.dtype.bits}.{wide}i{self.dtype.bits}"
+        self.declarations.add(f"declare {self.ftype} {symbol}({self.ftype}, {self.itype})")
+        return self.emit(f"call {self.ftype} {symbol}({self.ftype} {a}, {self.itype} {n})")
 
     def rint(self, a: str) -> str:
         return self.intrinsic("roundeven", a)
@@ -240,9 +248,13 @@ def _exponent_magic(b: VectorBuilder) -> float:
 def _scaled(p: str, shifted: str, b: VectorBuilder) -> str:
     """p 2^n, with n + 2 bias in the low bits of `shifted`: times 2^floor(n/2), then 2^ceil(n/2).
 
-    Neither factor overflows, and where the result is subnormal only the last product rounds.
+    Neither factor overflows, and where the result is subnormal only the last product rounds. A machine that scales by
+    powers of two does it in one instruction.
     """
     total = b.bits(shifted)
+    if b.scales:
+        magic = int.from_bytes(struct.pack("<f" if b.dtype == F32 else "<d", _exponent_magic(b)), "little")
+        return b.ldexp(p, b.isub(total, b.iconst(magic)))
     half = b.lshr(total, 1)
     p = b.fmul(p, b.floats(b.shl(half, b.mantissa)))
     return b.fmul(p, b.floats(b.shl(b.isub(total, half), b.mantissa)))

@@ -13,7 +13,8 @@ from ..devices.spec import DeviceSpec
 from ..ir.affine import Affine, const
 from ..ir.bounds import lower
 from ..ir.errors import BuildError
-from ..ir.expr import Load, loads
+from ..ir.expr import Expr, Load, Op, loads, names
+from ..ir.expr import walk as walk_expr
 from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
 from ..ir.program import COMBINERS, Buffer
 from .function import Flat, Function, Value
@@ -27,7 +28,7 @@ class Writer:
     def __init__(self, fn: Function, nest: Nest, spec: DeviceSpec, nontemporal: bool) -> None:
         self.fn, self.spec, self.nontemporal = fn, spec, nontemporal
         self.buffers = nest.all_buffers
-        self.ev = Evaluator(fn, self.buffers)
+        self.ev = Evaluator(fn, self.buffers, spec.features)
         self.masked_stores = "+avx512vl" in spec.features
         self.decided: dict[tuple[Affine, ...], bool] = {}
 
@@ -93,6 +94,9 @@ class Writer:
     # ---- loops ----
 
     def loop(self, stmt: Loop) -> None:
+        if not self.ev.divisors and (divisor := self._divisor(stmt)) is not None:
+            self._divide(stmt, divisor)
+            return
         if stmt.kind in ("unroll", "vector") and self._decide(stmt):
             return
         if stmt.kind == "vector":
@@ -101,6 +105,39 @@ class Writer:
             self.unrolled(stmt)
         else:
             self.counted(stmt)
+
+    def _divisor(self, stmt: Loop) -> Expr | None:
+        """A divisor of vectors below that is one number for the whole loop: its reciprocal can be taken once."""
+        inside = {lp.name for lp, _ in walk((stmt,)) if isinstance(lp, Loop)}
+        if not any(isinstance(lp, Loop) and lp.kind == "vector" for lp, _ in walk((stmt,))):
+            return None
+        written = {leaf.buffer for leaf in leaves((stmt,))}
+        for leaf in leaves((stmt,)):
+            for node in walk_expr(leaf.value) if isinstance(leaf, (Store, Reduce)) else ():
+                if not (isinstance(node, Op) and node.name == "div" and node.dtype.is_float):
+                    continue
+                y = node.args[1]
+                read = {ld.buffer for ld in loads(y)}
+                if read and not names(y) & inside and not read & written and names(node.args[0]) & inside:
+                    return y
+        return None
+
+    def _divide(self, stmt: Loop, divisor: Expr) -> None:
+        """The loop twice: by multiplication with the reciprocal where that is exact division, else by division."""
+        fn, ev = self.fn, self.ev
+        value = ev.value(divisor)
+        size = ev.intrinsic("fabs", value.dtype, value)
+        kind, far = scalar_type(value.dtype), 2.0 ** (100 if value.dtype.bits == 32 else 900)
+        above = fn.emit(f"fcmp oge {kind} {size.text}, {literal(1 / far, value.dtype)}")
+        below = fn.emit(f"fcmp ole {kind} {size.text}, {literal(far, value.dtype)}")
+        safe = fn.emit(f"and i1 {above}, {below}")
+        other = fn.emit(f"xor i1 {safe}, true")
+        for test, exact in ((safe, True), (other, False)):
+            out = fn.open_branch(test)
+            ev.divisors[divisor] = exact
+            self.loop(stmt)
+            ev.divisors.clear()
+            fn.close_branch(out)
 
     def unrolled(self, stmt: Loop) -> None:
         fn = self.fn

@@ -107,7 +107,7 @@ def linear(x: Array, w: Array, bias: Array = None, *, act: str = "none") -> Arra
 @_in_f32
 def softmax(x: Array, axis: int = -1) -> Array:
     e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    return e * (1 / e.sum(axis=axis, keepdims=True))
 
 
 @_in_f32
@@ -126,12 +126,12 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
     """Over the last axis, mean first and then the variance of what is left."""
     centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    return centred * (1 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)) * weight + bias
 
 
 @_in_f32
 def rms_norm(x: Array, weight: Array, eps: float = 1e-6) -> Array:
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+    return x * (1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)) * weight
 
 
 # ---- the rest -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""Other libraries beside a kernel: what NumPy and torch make of a named operation, timed in paired, interleaved rounds.
+
+Knows how the peers are asked, each through its own Python call and, where it can, into an array that is already there.
+Must not know how our own kernels are made: they are calls like the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .devices.records import median
+
+PEERS = ("numpy", "torch")
+_TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-9}  # by bytes of a float
+Call = Callable[[], object]
+
+
+def paired(calls: Mapping[str, Call], rounds: int, sample: float = 1e-3) -> dict[str, list[float]]:
+    """Seconds of one call: `rounds` samples of each, taken in turns; a short call is repeated within its sample."""
+    counts = {name: _count(call, sample) for name, call in calls.items()}
+    out: dict[str, list[float]] = {name: [] for name in calls}
+    for n in range(rounds):
+        for name in [*calls][n % len(calls) :] + [*calls][: n % len(calls)]:
+            out[name].append(_sample(calls[name], counts[name]))
+    return out
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """How many times faster ours is: the median of the rounds' ratios."""
+    return median(a / b for a, b in zip(theirs, ours))
+
+
+def _count(call: Call, sample: float) -> int:
+    call()
+    count = 1
+    while (spent := _sample(call, count) * count) < sample:
+        count = max(2 * count, min(100 * count, math.ceil(1.2 * count * sample / max(spent, 1e-9))))
+    return count
+
+
+def _sample(call: Call, count: int) -> float:
+    start = time.perf_counter()
+    for _ in itertools.repeat(None, count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+@contextmanager
+def threads(count: int) -> Iterator[bool]:
+    """Hold NumPy's linear algebra and torch to `count` threads; False where NumPy's cannot be held."""
+    with ExitStack() as stack:
+        held = find_spec("threadpoolctl") is not None
+        if held:
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(threadpool_limits(count))
+        if find_spec("torch"):
+            import torch
+
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(count)
+        yield held
+
+
+def numpy_call(fn: Callable[..., Any], op: str, p: Mapping[str, Any], x: Sequence[Any], out: Any) -> Call:
+    """The function as NumPy runs it; a bare product through `np.matmul(..., out=)`."""
+    bare = op in ("gemm", "bmm", "gemv", "linear") and len(x) == 2 and p.get("act", "none") == "none"
+    if not bare or x[0].dtype != out.dtype:
+        return partial(fn, *x)
+    a, b = x[0].T if p.get("ta") else x[0], x[1].T if p.get("tb") or op == "linear" else x[1]
+    return partial(np.matmul, a, b, out=out)
+
+
+def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -> Call:
+    """torch's own function for a named operation; this, or the call, raises TypeError or RuntimeError where it has none."""
+    import torch
+
+    x, o, f = [torch.from_numpy(a) for a in arrays], torch.from_numpy(out), torch.nn.functional
+    integers: Callable[..., list[int]] = lambda name, whole: (
+        [int(n) for n in str(p[name]).strip("()").split(",") if n] if name in p else whole
+    )
+    function: Callable[..., Any]
+    if op in ("gemm", "bmm", "gemv", "linear"):
+        a, b = x[0].mT if p.get("ta") else x[0], x[1].mT if p.get("tb") or op == "linear" else x[1]
+        product = partial(torch.matmul, a, b, out=o) if len(x) == 2 else partial(torch.addmm, x[2], a, b, out=o)
+        act = p.get("act", "none")
+        function = f.gelu if act == "gelu" else f.silu if act == "silu" else getattr(torch, act, f.relu)
+        return product if act == "none" else lambda: function(product())
+    if op in ("softmax", "log_softmax", "logsumexp"):
+        return partial(getattr(torch, op), x[0], p.get("axis", -1), out=o)
+    if op in ("layer_norm", "rms_norm"):
+        return partial(getattr(f, op), x[0], x[0].shape[-1:], *x[1:])
+    if op == "transpose":
+        return partial(o.copy_, x[0].permute(*integers("perm", list(range(x[0].ndim))[::-1])))
+    if op == "cast":
+        return partial(o.copy_, x[0])
+    if op == "reduce" and (kind := p.get("op", "sum")) != "prod":
+        function = getattr(torch, {"max": "amax", "min": "amin"}.get(kind, kind))
+        more = {"correction": 0} if kind in ("var", "std") else {"out": o}
+        return partial(function, x[0], integers("axes", list(range(x[0].ndim))), **more)
+    if op == "elementwise":  # `ops.elementwise` has accepted it: nothing but arithmetic and calls of known functions
+        either: Callable[..., Any] = lambda both, one: (
+            lambda a, b: both(a, b) if torch.is_tensor(b) else torch.clamp(a, **{one: b})
+        )
+        names = {"gelu": f.gelu, "silu": f.silu, "rint": torch.round, "maximum": either(torch.maximum, "min"),
+                 "minimum": either(torch.minimum, "max"), "__builtins__": {}}  # fmt: skip
+        code = compile(str(p["expr"]).strip(), "expr", "eval")
+        letters = sorted(name for name in code.co_names if len(name) == 1)
+        known = {name: getattr(torch, name) for name in code.co_names if len(name) > 1 and name not in names}
+        return partial(eval, code, {**names, **known, **dict(zip(letters, x))})
+    raise TypeError(f"no counterpart of {op}")
+
+
+def agree(ours: Any, theirs: Any) -> bool:
+    """Equal for integers; for floats within a share of the largest magnitude."""
+    if ours.shape != theirs.shape or ours.dtype.kind in "biu":
+        return bool(np.array_equal(ours, theirs))
+    a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
+    finite = np.isfinite(b)
+    bound = _TOLERANCE[ours.dtype.itemsize] * max(1.0, float(np.abs(b[finite]).max(initial=0)))
+    return bool(np.array_equal(finite, np.isfinite(a)) and (np.abs(a - b)[finite] <= bound).all())
