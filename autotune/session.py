@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = 2.0
 LONG_SECONDS = 20e-6
+FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
 _CHECK_BYTES = 64 << 20  # above this, the check before first use runs on a part of the inputs' structure only
 
 
@@ -149,6 +150,8 @@ class Workshop:
         program = canonical_names(original)
         if self.options.tune != "off":
             for found in lookup.candidates(self.store, self.key(program)):
+                if self.options.frozen and found.record.key.program != program.digest:
+                    continue  # another shape's schedule is a guess, not an answer
                 schedule = schedule_from_json(json.loads(found.record.schedule_json))
                 try:
                     loaded = self.load(program, schedule)
@@ -167,12 +170,22 @@ class Workshop:
         return self.modelled(original, program)
 
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
+        """The model's first choice. It is a pure function of program, device and toolchain, so it is kept beside the code."""
+        digest = self._digest("model", program.digest, canonical(self.spec.to_json()))
+        kept = self.objects.get(digest)
+        if kept is not None:
+            row = json.loads(kept)
+            schedule = schedule_from_json(row["schedule"])
+            choice = Choice(schedule, "model", "the model's first choice", row["predicted"], None, row["terms"])
+            return PreparedKernel(original, program, choice, self.load(program, schedule))
         from .search.ranking import first_valid
 
         made: list[jit.Loaded] = []
         candidate = first_valid(self.ranking(program), lambda c: made.append(self.load(program, c.schedule)))
         predicted = candidate.predicted if candidate.predicted < float("inf") else None
         choice = Choice(candidate.schedule, "model", "the model's first choice", predicted, None, candidate.terms)
+        row = {"schedule": choice.schedule.to_json(), "predicted": predicted, "terms": choice.terms}
+        self.objects.put(digest, canonical(row).encode())
         return PreparedKernel(original, program, choice, made[-1])
 
     def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
@@ -278,6 +291,11 @@ class Workshop:
         self.store.put_many(rows)
 
 
+def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its own."""
+    return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))
+
+
 class Prepared:
     """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
     something better; subscribers are then told. `code` keeps the machine code loaded."""
@@ -313,8 +331,9 @@ class Prepared:
             last = self.kernels[0].loaded
         else:
             last = self.workshop.chained(self.program, self.kernels)
-        self.code: Any = (last, [k.loaded for k in self.kernels])
+        # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
+        self.code: Any = (last, [k.loaded for k in self.kernels])
         known = [k.choice.seconds or k.choice.predicted or 1.0 for k in self.kernels]
         self.long = sum(known) > LONG_SECONDS
 

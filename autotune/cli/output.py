@@ -110,7 +110,8 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-            self.bar = Bar(*columns, console=Console(stderr=True, no_color=not color), transient=True)
+            console = Console(stderr=True, no_color=not color)
+            self.bar = Bar(*columns, console=console, transient=True, redirect_stdout=False)
             self.task = self.bar.add_task("", total=cases)
 
     def __enter__(self) -> Progress:

@@ -36,7 +36,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 # The worker imports what this process would, and its linear algebra does not spin beside what is being timed.
 _BOOT = (
     "import os, sys, importlib; [os.putenv(n + '_NUM_THREADS', '1') for n in ('OPENBLAS', 'MKL', 'OMP')];"
-    "name, sys.path[:] = sys.argv.pop(2), sys.argv[3:]; importlib.import_module(name).main()"
+    "name, sys.path[:] = sys.argv.pop(2), sys.argv[2:]; importlib.import_module(name).main()"
 )
 
 
