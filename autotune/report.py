@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .codegen import build
 from .devices.spec import DeviceSpec
+from .ir.counts import count_nest
 from .ir.expr import show
 from .ir.program import TensorProgram
 
@@ -56,7 +57,7 @@ def explain(prepared: Prepared) -> str:
 
 def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
     spec, choice = prepared.workshop.spec, k.choice
-    nest, counts = build.plan(k.program, choice.schedule, spec)
+    counts = count_nest(build.plan(k.program, choice.schedule, spec))
     names = dict(zip((b.name for b in k.program.buffers), (b.name for b in k.original.buffers)))
     out = [f"  chosen by: {choice.source} ({choice.reason})", "  schedule:"]
     out += [f"    {step}" for step in choice.schedule.steps] or ["    (the plain nest)"]
@@ -96,6 +97,6 @@ def launched(prepared: Prepared, seconds: float) -> None:
         if prepared.options.debug >= 3:
             print("\n".join(f"  {step}" for step in k.choice.schedule.steps), file=sys.stderr)
         if prepared.options.debug >= 5:
-            print(build.plan(k.program, k.choice.schedule, spec)[0], file=sys.stderr)
+            print(build.plan(k.program, k.choice.schedule, spec), file=sys.stderr)
     if prepared.options.debug >= 4:
         print(prepared.source(), file=sys.stderr)

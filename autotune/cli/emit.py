@@ -19,6 +19,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.equiv import equivalent
 from ..ir.errors import DeviceError, UsageError, VerifyError
 from ..ir.partition import partition
+from ..ir.counts import count_nest
 from ..ir.program import Buffer, TensorProgram, canonical_names
 from ..ir.schedule import Schedule
 from ..options import Options
@@ -81,7 +82,7 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
         "features": list(spec.features), "threads": threads, "program": made.digest,
         "entry_points": [{"name": entry, "signature": signature, "arguments": arguments}],
         "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": source,
-                     "counts": build.plan(canonical_names(k), s, spec)[1].to_json()} for k, s, source in chosen],
+                     "counts": count_nest(build.plan(canonical_names(k), s, spec)).to_json()} for k, s, source in chosen],
     }  # fmt: skip
     features = ",".join(spec.features)
     told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": features}

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 from ..devices.spec import DeviceSpec
-from ..ir.counts import Counts
 from ..ir.errors import VerifyError
 from ..ir.lower import lower
 from ..ir.nest import Nest
@@ -27,30 +26,29 @@ class Kernel:
     program: TensorProgram
     schedule: Schedule
     nest: Nest
-    counts: Counts
     source: Source
     binary: bytes
     symbol: str
 
 
-def plan(program: TensorProgram, schedule: Schedule, spec: DeviceSpec) -> tuple[Nest, Counts]:
+def plan(program: TensorProgram, schedule: Schedule, spec: DeviceSpec) -> Nest:
     """The scheduled nest, verified. Raises ScheduleError, or VerifyError with the first violations."""
     nest = schedule.apply(lower(program))
     report = verify(program, nest, spec.limits())
     if report.violations:
         shown = "; ".join(f"{v.kind}: {v.message}" for v in report.violations[:3])
         raise VerifyError(f"the scheduled nest is not valid: {shown}\nschedule:\n{schedule}")
-    return nest, report.counts
+    return nest
 
 
 def build(
     program: TensorProgram, schedule: Schedule, spec: DeviceSpec, threads: int = 1, symbol: str = "kernel"
 ) -> Kernel:
     """Machine code for a program under a schedule. Raises ScheduleError, VerifyError or BuildError."""
-    nest, counts = plan(program, schedule, spec)
+    nest = plan(program, schedule, spec)
     source = render(nest, spec, symbol, threads)
     binary = jit.assemble(source.text, spec.arch, spec.features)
-    return Kernel(program, schedule, nest, counts, source, binary, symbol)
+    return Kernel(program, schedule, nest, source, binary, symbol)
 
 
 @cache

@@ -21,6 +21,7 @@ from .errors import VerifyError
 from .expr import Const, Expr, Load, Op, loads, walk
 from .expr import Index as IndexOf
 from .nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, show_stmts
+from .points import distinct
 from .program import Buffer
 
 Env = dict[str, int]
@@ -260,7 +261,7 @@ class Interpreter:
         """No two points of the loops that the target names share an element."""
         key = (band.target, memory.buffer.shape)
         if band.target.mixed or key not in grid.cache:
-            grid.cache[key] = np.unique(at).size == at.size
+            grid.cache[key] = distinct(np.asarray(at)).size == np.size(at)
         return bool(grid.cache[key])
 
     def _value(self, expr: Expr, band: _Band, grid: _Grid, env: Env) -> Array:

@@ -164,7 +164,7 @@ def profile(a: Affine, where: Space) -> tuple[Array, Array]:
     starts = np.broadcast_to(np.asarray((a - var(tail) * length if tail else a).evaluate(env), np.int64), rows)
     stops = starts + (lengths(loops[tail], env, rows) * length if tail else length)
     weights = reduce(np.multiply, (lengths(loops[n], env, rows) for n in idle), np.full(rows, weight))
-    breaks = np.unique(np.concatenate((starts, stops)))
+    breaks = distinct(np.concatenate((starts, stops)))
     steps = np.zeros(len(breaks), np.int64)
     np.add.at(steps, np.searchsorted(breaks, starts), weights)
     np.subtract.at(steps, np.searchsorted(breaks, stops), weights)
@@ -223,18 +223,28 @@ def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, .
             mine = [p for p, held in zip(own, inside) if any(held & coordinates[d].names() for d in dims)]
             profiles.append(profile(flat, merged(where, mine)))
         ends = np.array([0, prod(shape[d] for d in dims)])
-        breaks = np.unique(np.concatenate((ends, *(b for b, _ in profiles))))
+        breaks = distinct(np.concatenate((ends, *(b for b, _ in profiles))))
         starts, sizes = breaks[:-1], np.diff(breaks)
         matrix = np.array([_sample(b, c, starts) for b, c in profiles], np.int64).reshape(len(bodies), len(starts))
         if len(starts) > 8:
-            matrix, first, back = np.unique(matrix, axis=1, return_index=True, return_inverse=True)
-            starts, sizes = starts[first], np.bincount(back.reshape(-1), sizes).astype(np.int64)
+            order = np.lexsort(matrix)
+            fresh = np.concatenate(([True], (np.diff(matrix[:, order]) != 0).any(axis=0)))
+            back = np.empty(len(order), np.int64)
+            back[order] = np.cumsum(fresh) - 1
+            matrix, starts = matrix[:, order[fresh]], starts[order[fresh]]
+            sizes = np.bincount(back, sizes).astype(np.int64)
         axes.append((dims, starts, sizes))
         factors.append(matrix)
     if prod(len(s) for _, s, _ in axes) * (len(bodies) + 1) > CAP:
         raise TooManyPoints
     rows = tuple(reduce(np.multiply.outer, (f[n] for f in factors), np.array(w)) for n, w in enumerate(weights))
     return Grid(shape, tuple(axes), sum(rows, np.zeros([len(s) for _, s, _ in axes], np.int64)), rows)
+
+
+def distinct(a: Array) -> Array:
+    """The different values in order. (np.unique imports numpy.ma, which costs as much as verifying a nest.)"""
+    row = np.sort(a, axis=None)
+    return row[np.concatenate(([True], row[1:] != row[:-1]))] if row.size else row
 
 
 def _sample(breaks: Array, counts: Array, at: Array) -> Array:

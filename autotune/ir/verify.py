@@ -11,22 +11,19 @@ from dataclasses import dataclass
 from math import gcd, prod
 
 from .affine import Affine, Atom, FloorDiv, Mod, affine
-from .counts import Counts, count_nest
 from .dataflow import Access, Dataflow, Site, Violation, outside
 from .errors import VerifyError
 from .expr import names
 from .limits import Limits
 from .nest import LOOP_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
-from .points import TooManyPoints
 from .program import COMBINERS, Buffer, TensorProgram
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is wrong (nothing, if the nest may run) and what one execution does (zeros, if it is not well formed)."""
+    """What is wrong: nothing, if the nest may run. (What it does is counted by `counts.count_nest`.)"""
 
     violations: tuple[Violation, ...]
-    counts: Counts = Counts()
 
     @property
     def ok(self) -> bool:
@@ -44,15 +41,11 @@ def verify(program: TensorProgram, nest: Nest, limits: Limits) -> Report:
     found = list(_Structure(program, nest, sites).violations())
     if found:
         return Report(tuple(found))
-    try:
-        counts = count_nest(nest)
-    except TooManyPoints:
-        return Report((Violation("undecided", "too many points to count what the nest does"),))
     found = list(_limits(nest, sites, limits)) + list(_bounds(nest, sites))
     if not found:
         statements = [s for s in sites if not isinstance(s.leaf, Prefetch)]
         found = [*_races(nest, statements), *Dataflow(program, nest, statements).violations()]
-    return Report(tuple(dict.fromkeys(found)), counts)
+    return Report(tuple(dict.fromkeys(found)))
 
 
 class _Structure:
