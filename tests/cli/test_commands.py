@@ -1,0 +1,227 @@
+"""The other commands: explain, bench, emit, devices, doctor, and what the top does with errors."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune import calibrate
+from autotune.cli import machine
+from autotune.cli.run import FIELDS
+from autotune.ir.errors import AutotuneError
+from tests.cli.conftest import QUICK, Done, Run
+
+ROOT = Path(__file__).parent.parent.parent
+GEMM = ("gemm", "m=8", "n=12", "k=16")
+
+
+def wrong(done: Done, code: int, told: str) -> None:
+    assert done.code == code and done.out == "" and told in done.err
+    assert len(done.err.splitlines()) == 1 and done.err.startswith("error: ")
+
+
+# ---- the top ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("--help").code == 0 and run("sweep", "-h").code == 0 and run("cache", "--help").code == 0
+    assert "0.1.0" in run("--version").out
+    done = run()
+    assert done.code == 2 and "sweep" in done.err and done.out == ""
+
+
+def test_an_unknown_command(run: Run) -> None:
+    wrong(run("swep", "gemm"), 2, "'swep'")
+    wrong(run("cache", "list"), 2, "'list'")
+
+
+def test_a_wrong_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_DEBUG", "loud")
+    wrong(run("explain", *GEMM), 2, "AUTOTUNE_DEBUG='loud'")
+
+
+def test_the_module_is_the_command(place: Path) -> None:
+    words = [sys.executable, "-m", "autotune", "sweep", "gem"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: no operation 'gem'")
+
+
+# ---- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_explain(run: Run) -> None:
+    done = run("explain", *GEMM, "--threads", "1")
+    assert done.code == 0 and done.out.startswith("gemm m=8 n=12 k=16 f32\n")
+    assert "counts: 3,072 flops" in done.out and "roofline" in done.out
+    wrong(run("explain", *GEMM, "--counterfactual"), 2, "not in this version")
+    wrong(run("explain", "functions_here:branch", "x=f32[4]"), 1, "in branch")
+    wrong(run("explain", "functions_here:boom", "x=f32[4]"), 1, "RuntimeError: first line") if False else None
+    wrong(run("explain", *GEMM, "--device", "opencl:0"), 3, "opencl:0")
+
+
+# ---- bench ------------------------------------------------------------------------------------------------------------
+
+
+def test_bench(run: Run) -> None:
+    done = run("bench", *GEMM, "--against", "numpy", "--rounds", "3", "--format", "jsonl", *QUICK)
+    (record,) = done.records
+    assert done.code == 0 and list(record) == [*FIELDS, "peers"] and list(record["peers"]) == ["numpy"]
+    assert record["status"] == "ok" and record["seconds"] > 0
+    assert set(record["peers"]["numpy"]) == {"seconds", "ratio"} and record["peers"]["numpy"]["ratio"] > 0
+
+
+def test_bench_tunes_only_what_is_not_stored(run: Run) -> None:
+    words = ("bench", *GEMM, "--against", "numpy", "--rounds", "3", "--threads", "1", "--format", "jsonl")
+    assert run(*words, "--trials", "2").records[0]["source"] == "tuned"
+    assert run(*words).records[0]["source"] == "cache"
+
+
+def test_bench_shows_ratios(run: Run) -> None:
+    done = run("bench", "softmax", "m=4", "n=32", "--against", "numpy", "--rounds", "3", *QUICK)
+    head, line = done.out.splitlines()
+    assert head.split()[-2:] == ["numpy", "ratio"] and line.endswith("x")
+    words = ("functions_here:dense", "x=f32[8,8]", "w=f32[8,8]", "b=f32[8]", "--against", "numpy", "--rounds", "3", *QUICK)
+    assert run("bench", *words).code == 0
+    assert run("bench", "functions_here:both", "x=f32[8,8]", "--against", "numpy", "--rounds", "3", *QUICK).code == 0
+
+
+def test_bench_fails_where_a_peer_is_faster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("bench", *GEMM, "--against", "numpy", "--rounds", "3", *QUICK)
+    for factor, code in ((0.5, 1), (0.97, 0), (2.0, 0)):
+        monkeypatch.setattr("autotune.cli.bench.ratio", lambda theirs, ours, factor=factor: factor)
+        done = run(*words, "--fail-slower", "5%")
+        assert done.code == code and ("slower: gemm m=8 n=12 k=16: 0.500x numpy" in done.err) == (code == 1)
+    monkeypatch.setattr("autotune.cli.bench.ratio", lambda theirs, ours: 0.5)
+    assert run(*words).code == 0
+
+
+def test_bench_says_when_the_result_is_another(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.cli.bench.agree", lambda ours, theirs: False)
+    done = run("bench", *GEMM, "--against", "numpy", "--format", "jsonl", *QUICK)
+    assert done.code == 4 and done.records[0]["status"] == "correctness" and done.records[0]["peers"] == {}
+
+
+def test_wrong_words_for_bench(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(run("bench", *GEMM, "--against", "mkl"), 2, "compare with numpy, torch")
+    wrong(run("bench", *GEMM, "--fail-slower", "much"), 2, "5% or 0.05")
+    wrong(run("bench", *GEMM, "--stability", "3"), 2, "not in this version")
+    monkeypatch.setattr("autotune.cli.bench.find_spec", lambda name: None if name == "torch" else True)
+    wrong(run("bench", *GEMM, "--against", "torch"), 3, "not installed")
+    monkeypatch.setattr("autotune.cli.bench.find_spec", lambda name: True)
+    wrong(run("bench", "functions_here:scaled", "x=f32[4]", "--against", "numpy,torch"), 2, "--against numpy")
+
+
+# ---- emit -------------------------------------------------------------------------------------------------------------
+
+
+def test_emit(run: Run, place: Path) -> None:
+    done = run("emit", "gemm", "m=9", "n=20", "k=16", "bias=1", "act=relu", "--target", "llvm", "-o", "out", "--threads", "1")
+    assert done.code == 0
+    assert [Path(line).name for line in done.out.splitlines()] == ["kernel.ll", "launch.c", "meta.json", "README.md"]
+    meta = json.loads((place / "out" / "meta.json").read_text())
+    assert meta["target"] == "llvm" and meta["device"].startswith("cpu:") and meta["params"]["bias"] == 1
+    (entry,) = meta["entry_points"]
+    assert [(a["role"], a["dtype"], a["shape"]) for a in entry["arguments"]] == [
+        ("input", "f32", [9, 16]), ("input", "f32", [16, 20]), ("input", "f32", [20]), ("output", "f32", [9, 20]),
+    ]  # fmt: skip
+    assert meta["kernels"][0]["counts"]["flops"] >= 2 * 9 * 20 * 16 and isinstance(meta["kernels"][0]["schedule"], list)
+    assert f"define void @{entry['name']}(" in (place / "out" / "kernel.ll").read_text()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the launcher with")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_what_was_emitted_runs_without_the_package(run: Run, place: Path, threads: str) -> None:
+    import llvmlite.binding as llvm
+
+    words = ("x=f32[37,50]", "w=f32[50,64]", "b=f32[64]")
+    assert run("emit", "functions_here:dense", *words, "-o", "out", "--threads", threads).code == 0
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module = llvm.parse_assembly((place / "out" / "kernel.ll").read_text())
+    cpu = {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
+    target = llvm.Target.from_default_triple().create_target_machine(**cpu, opt=2, reloc="pic")
+    (place / "kernel.o").write_bytes(target.emit_object(module))
+    build = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "out/launch.c", "kernel.o", "-lm", "-o", "k.so"]
+    subprocess.run(build, cwd=place, check=True, capture_output=True, text=True)
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((37, 50), (50, 64), (64,)))
+    out = np.full((37, 64), np.nan, np.float32)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (x, w, b, out)]
+    ctypes.CDLL(str(place / "k.so")).launch(*pointers)
+    assert np.array_equal(out, np.maximum(x @ w + b, 0))
+
+
+def test_several_kernels_are_one_module(run: Run, place: Path) -> None:
+    import llvmlite.binding as llvm
+
+    assert run("emit", "functions_here:both", "x=f32[16,32]", "-o", "out", "--threads", "1").code == 0
+    meta = json.loads((place / "out" / "meta.json").read_text())
+    text = (place / "out" / "kernel.ll").read_text()
+    llvm.parse_assembly(text).verify()
+    assert f"@{meta['entry_points'][0]['name']}(" in text
+    assert [a["role"] for a in meta["entry_points"][0]["arguments"]] == ["input", "output", "output"]
+
+
+def test_emit_for_a_cpu_that_is_not_here(run: Run, place: Path) -> None:
+    name = next(n for n in ("cpu:haswell", "cpu:znver2") if n != calibrate.device("cpu").id)
+    assert run("emit", "softmax", "m=4", "n=64", "--device", name, "-o", "out", "--threads", "1").code == 0
+    meta = json.loads((place / "out" / "meta.json").read_text())
+    assert meta["device"] == name and meta["kernels"][0]["source"] == "model"
+
+
+def test_wrong_words_for_emit(run: Run, place: Path) -> None:
+    for target in ("cuda", "hip", "opencl"):
+        wrong(run("emit", *GEMM, "--target", target, "-o", "out"), 3, f"--target {target}")
+    wrong(run("emit", *GEMM, "--target", "metal", "-o", "out"), 2, "metal")
+    wrong(run("emit", *GEMM), 2, "-o")
+    wrong(run("emit", "gemm", "m=8,16", "n=8", "k=8", "-o", "out"), 2, "these are 2")
+    (place / "file").write_text("")
+    wrong(run("emit", *GEMM, "-o", "file/out"), 2, "-o file/out")
+    assert not (place / "out").exists()
+
+
+# ---- devices and doctor -----------------------------------------------------------------------------------------------
+
+
+def test_devices(run: Run) -> None:
+    done = run("devices")
+    spec = calibrate.device("cpu")
+    assert done.code == 0 and done.out.startswith(f"{spec.id}: {spec.name}") and "peak f32" in done.out
+    (row,) = json.loads(run("devices", "--format", "json").out)
+    assert row["id"] == spec.id and row["cores"] == spec.cores
+
+
+def test_calibration_is_kept(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(machine.measuring, "calibrate", lambda spec, threads, say: (say("clock 3 GHz"), spec)[1])
+    monkeypatch.setattr(machine.measuring, "save", lambda spec: kept.append(spec) or place / "kept.json")
+    done = run("devices", "--calibrate", "--threads", "2")
+    assert done.code == 0 and len(kept) == 1 and "clock 3 GHz" in done.err and "kept.json" in done.err
+
+
+def test_doctor_finds_everything_well(run: Run) -> None:
+    done = run("doctor")
+    assert done.code == 0, done.out
+    lines = done.out.splitlines()
+    assert lines[-1] == "everything works" and len(lines) == 11 and all(line.startswith("ok ") for line in lines[:-1])
+
+
+def test_doctor_says_what_to_do(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "taken").write_text("")
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(place / "taken"))
+
+    def broken() -> str:
+        raise AutotuneError("it stands still\nfor a reason")
+
+    checks = (machine._CHECKS[4], ("clock", broken, "wind it"))
+    monkeypatch.setattr(machine, "_CHECKS", checks)
+    done = run("doctor")
+    assert done.code == 1 and done.out.splitlines()[-2:] == ["failed  clock: it stands still; wind it", "2 of 2 checks failed"]
+    assert done.out.startswith("failed  cache directory: ") and "AUTOTUNE_CACHE_DIR" in done.out.splitlines()[0]
