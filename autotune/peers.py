@@ -81,7 +81,7 @@ def numpy_call(fn: Callable[..., Any], op: str, p: Mapping[str, Any], x: Sequenc
 
 
 def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -> Call:
-    """torch's own function for a named operation; this, or the call, raises TypeError or RuntimeError where it has none."""
+    """torch's own function for an operation; this, or the call, raises TypeError or RuntimeError where there is none."""
     import torch
 
     x, o, f = [torch.from_numpy(a) for a in arrays], torch.from_numpy(out), torch.nn.functional
@@ -127,4 +127,4 @@ def agree(ours: Any, theirs: Any) -> bool:
     a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
     finite = np.isfinite(b)
     bound = _TOLERANCE[ours.dtype.itemsize] * max(1.0, float(np.abs(b[finite]).max(initial=0)))
-    return bool(np.array_equal(finite, np.isfinite(a)) and (np.abs(a - b)[finite] <= bound).all())
+    return bool(np.array_equal(finite, np.isfinite(a)) and (np.abs(a[finite] - b[finite]) <= bound).all())

@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from .codegen import build, jit, runtime
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .devices.records import Policy
-from .ir.errors import AutotuneError, DeviceError, FrozenError, ScheduleError, UsageError, VerifyError
+from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, ScheduleError, UsageError, VerifyError
 from .ir.partition import partition
 from .ir.program import Buffer, TensorProgram, canonical_names
 from .ir.schedule import Schedule
@@ -88,7 +89,11 @@ class Session:
         key = (options.store(), options.cache == "readonly")
         with self._lock:
             if key not in self._stores:
-                self._stores[key] = open_store(*key)
+                try:
+                    self._stores[key] = open_store(*key)
+                except CacheError as error:
+                    warnings.warn(f"nothing is remembered in this process: {error}", stacklevel=2)
+                    self._stores[key] = MemoryStore()
             return self._stores[key]
 
     def objects(self, options: Options) -> ObjectCache:
@@ -149,11 +154,13 @@ class Workshop:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""
         program = canonical_names(original)
         if self.options.tune != "off":
-            for found in lookup.candidates(self.store, self.key(program)):
-                if self.options.frozen and found.record.key.program != program.digest:
-                    continue  # another shape's schedule is a guess, not an answer
-                schedule = schedule_from_json(json.loads(found.record.schedule_json))
+            key = self.key(program)
+            for found in self._stored(key):
+                here = found.record.key
+                if here.program != key.program and (self.options.frozen or not _near(here.extents, key.extents)):
+                    continue  # another shape's schedule is a guess, and a poor one from far away
                 try:
+                    schedule = schedule_from_json(json.loads(found.record.schedule_json))
                     loaded = self.load(program, schedule)
                 except AutotuneError as error:
                     self._debug(f"a stored schedule does not hold here ({found.reason}): {error}")
@@ -168,6 +175,14 @@ class Workshop:
                 f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}"
             )
         return self.modelled(original, program)
+
+    def _stored(self, key: Key) -> list[lookup.Found]:
+        """What the store has to try for a key; nothing, with a warning, where it cannot be read."""
+        try:
+            return list(lookup.candidates(self.store, key))
+        except CacheError as error:
+            warnings.warn(f"stored results are out of reach: {error}", stacklevel=2)
+            return []
 
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain, so it is kept beside the code."""
@@ -266,7 +281,7 @@ class Workshop:
         ranking, key = self.ranking(program), self.key(program)
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
         seeds = []
-        for found in lookup.candidates(self.store, key):
+        for found in self._stored(key):
             seeds.append(Candidate(schedule_from_json(json.loads(found.record.schedule_json)), float("inf"), "seed"))
         program_json = program.canonical
         outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
@@ -288,7 +303,10 @@ class Workshop:
                 place = 0 if schedule.digest == chosen else (place or 0) + 1
             measurement = finals.get(schedule.digest, trial.measurement)
             rows.append(Record(key, schedule.digest, canonical(schedule.to_json()), measurement, now, place))
-        self.store.put_many(rows)
+        try:
+            self.store.put_many(rows)
+        except CacheError as error:  # the result holds all the same; what was stored before is untouched
+            warnings.warn(f"the measurements could not be stored: {error}", stacklevel=2)
 
 
 def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -345,8 +363,6 @@ class Prepared:
         try:
             self.tune()
         except AutotuneError as error:
-            import warnings
-
             warnings.warn(f"tuning in the background failed: {error}", stacklevel=1)
 
     def tune(

@@ -18,7 +18,8 @@ WORDS = [
     "gemm m=5 n=7 k=3 act=relu", "gemv m=5 k=7", "linear m=5 n=7 k=3", "linear m=5 n=7 k=3 bias=1 act=silu",
     "softmax m=4 n=9", "softmax m=4 n=9 axis=0", "log_softmax m=4 n=9", "logsumexp m=4 n=9", "layer_norm m=4 n=9",
     "rms_norm m=4 n=9", "reduce shape=4x5x6 axes=0,2", "reduce shape=4x5 op=max", "reduce shape=4x5 axes=1 op=var",
-    "reduce shape=4x5 axes=0 op=mean", "transpose shape=3x4x5 perm=2,0,1", "transpose shape=3x4", "cast shape=5 dtype=f64",
+    "reduce shape=4x5 axes=0 op=mean", "transpose shape=3x4x5 perm=2,0,1", "transpose shape=3x4",
+    "cast shape=5 dtype=f64",
     "elementwise n=9 expr=gelu(a*b+c)", "elementwise n=9 expr=silu(a)*tanh(b)-abs(a)",
 ]  # fmt: skip
 

@@ -16,10 +16,11 @@ from ..codegen import build
 from ..codegen.chain import chain
 from ..codegen.llvm import render
 from ..devices.spec import DeviceSpec
+from ..ir.counts import count_nest
 from ..ir.equiv import equivalent
 from ..ir.errors import DeviceError, UsageError, VerifyError
+from ..ir.nest import Nest
 from ..ir.partition import partition
-from ..ir.counts import count_nest
 from ..ir.program import Buffer, TensorProgram, canonical_names
 from ..ir.schedule import Schedule
 from ..options import Options
@@ -73,7 +74,8 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
 
     made, spec, threads = program(case), session().spec(options), options.threads or 1
     chosen = _choose(made, spec, options)
-    text, entry = _kernel(made, chosen, spec, threads)
+    nests = [build.plan(canonical_names(kernel), schedule, spec) for kernel, schedule, _ in chosen]
+    text, entry = _kernel(made, [kernel for kernel, _, _ in chosen], nests, spec, threads)
     buffers = [*made.inputs, *(b for name in made.outputs for b in made.buffers if b.name == name)]
     signature = f"void {entry}(void **buffers, int64_t *strides, int64_t threads)"
     arguments = [{"name": b.name, "role": b.scope, "dtype": b.dtype.name, "shape": list(b.shape)} for b in buffers]
@@ -81,8 +83,8 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
         "target": "llvm", "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": spec.id,
         "features": list(spec.features), "threads": threads, "program": made.digest,
         "entry_points": [{"name": entry, "signature": signature, "arguments": arguments}],
-        "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": source,
-                     "counts": count_nest(build.plan(canonical_names(k), s, spec)).to_json()} for k, s, source in chosen],
+        "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": source, "counts": count_nest(nest).to_json()}
+                    for (k, s, source), nest in zip(chosen, nests)],
     }  # fmt: skip
     features = ",".join(spec.features)
     told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": features}
@@ -117,19 +119,17 @@ def _valid(kernel: TensorProgram, spec: DeviceSpec, threads: int, candidate: Any
         raise VerifyError(f"the schedule computes another function: {report.message}")
 
 
-def _kernel(made: TensorProgram, chosen: list[Chosen], spec: DeviceSpec, threads: int) -> tuple[str, str]:
+def _kernel(
+    made: TensorProgram, kernels: list[TensorProgram], nests: list[Nest], spec: DeviceSpec, threads: int
+) -> tuple[str, str]:
     """LLVM text in one module, and its entry."""
-    texts = []
-    for n, (kernel, schedule, _) in enumerate(chosen):
-        nest, _ = build.plan(canonical_names(kernel), schedule, spec)
-        texts.append(render(nest, spec, f"kernel{n}" if len(chosen) > 1 else "kernel", threads).text)
-    if len(texts) == 1:
-        return texts[0], "kernel"
+    if len(nests) == 1:
+        return render(nests[0], spec, "kernel", threads).text, "kernel"
     import llvmlite.binding as llvm
 
-    module = llvm.parse_assembly(chain(made, [kernel for kernel, _, _ in chosen]))
-    for text in texts:
-        module.link_in(llvm.parse_assembly(text))
+    module = llvm.parse_assembly(chain(made, kernels))
+    for n, nest in enumerate(nests):
+        module.link_in(llvm.parse_assembly(render(nest, spec, f"kernel{n}", threads).text))
     return str(module), "chain"
 
 

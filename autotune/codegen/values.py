@@ -141,16 +141,18 @@ class Evaluator:
         return self.intrinsic("fma", a.dtype, a, b, c)
 
     def quotient(self, a: Value, b: Value) -> Value:
-        """a / b by the reciprocal y of a divisor that is far from overflow and underflow: q + y (a - q b) with q = a y is the
-        correctly rounded quotient (P. Markstein), but for the last bit of subnormal ones. Where a or q is no finite number,
-        q already is the quotient."""
-        one = Value(literal(1.0, b.dtype), b.dtype, 1, 0)
+        """a / b by the reciprocal y of a divisor that is far from overflow and underflow: q + y (a - q b) with q = a y
+        is the correctly rounded quotient (P. Markstein), but for the last bit at the ends of the range: of quotients
+        about to over- or underflow, and of dividends whose own last bits lie below the smallest number. Where a or q
+        is infinite or NaN the sum is NaN, and where a is a zero the sum may lose its sign: q already is the quotient.
+        """
+        one, zero = (Value(literal(number, b.dtype), b.dtype, 1, 0) for number in (1.0, 0.0))
         y = self.apply("fdiv {t} {0}, {1}", b.dtype, one, b)
         q = self.operation("mul", a.dtype, a, y)
         rest = self.fma(self.operation("neg", a.dtype, q), b, a)
         refined = self.fma(rest, y, q)
-        ordered = self.apply("fcmp ord {t} {0}, {1}", BOOL, rest, rest)
-        return self.operation("where", a.dtype, ordered, refined, q)
+        better = self.apply("fcmp one {t} {0}, {1}", BOOL, refined, zero)
+        return self.operation("where", a.dtype, better, refined, q)
 
     def combine(self, combiner: str, old: Value, value: Expr) -> Value:
         """combiner(old, value); a sum of products is a fused multiply-add."""

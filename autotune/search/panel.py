@@ -258,7 +258,7 @@ class PanelSketch:
             steps.append(Prefetch(s))
         marked = [s]
         for e in self.epilogues:
-            where = "" if point["epi"] == 0 else outer[-1]
+            where = "" if point["epi"] == 0 else next(n for n in reversed(outer) if n != f"{k}.0")
             steps.append(ComputeAt(e, s, where))
             if where:
                 cached += [Tile(e, ((f"{v}.e", 4 * lanes),)), *vectorized(e, f"{v}.e.1", lanes)]

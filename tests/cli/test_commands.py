@@ -27,7 +27,7 @@ def wrong(done: Done, code: int, told: str) -> None:
     assert len(done.err.splitlines()) == 1 and done.err.startswith("error: ")
 
 
-# ---- the top ----------------------------------------------------------------------------------------------------------
+# ---- the top --------------------------------------------------------------------------------------------------------
 
 
 def test_help_and_version(run: Run) -> None:
@@ -53,7 +53,7 @@ def test_the_module_is_the_command(place: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: no operation 'gem'")
 
 
-# ---- explain ----------------------------------------------------------------------------------------------------------
+# ---- explain --------------------------------------------------------------------------------------------------------
 
 
 def test_explain(run: Run) -> None:
@@ -62,11 +62,10 @@ def test_explain(run: Run) -> None:
     assert "counts: 3,072 flops" in done.out and "roofline" in done.out
     wrong(run("explain", *GEMM, "--counterfactual"), 2, "not in this version")
     wrong(run("explain", "functions_here:branch", "x=f32[4]"), 1, "in branch")
-    wrong(run("explain", "functions_here:boom", "x=f32[4]"), 1, "RuntimeError: first line") if False else None
     wrong(run("explain", *GEMM, "--device", "opencl:0"), 3, "opencl:0")
 
 
-# ---- bench ------------------------------------------------------------------------------------------------------------
+# ---- bench ----------------------------------------------------------------------------------------------------------
 
 
 def test_bench(run: Run) -> None:
@@ -87,9 +86,9 @@ def test_bench_shows_ratios(run: Run) -> None:
     done = run("bench", "softmax", "m=4", "n=32", "--against", "numpy", "--rounds", "3", *QUICK)
     head, line = done.out.splitlines()
     assert head.split()[-2:] == ["numpy", "ratio"] and line.endswith("x")
-    words = ("functions_here:dense", "x=f32[8,8]", "w=f32[8,8]", "b=f32[8]", "--against", "numpy", "--rounds", "3", *QUICK)
-    assert run("bench", *words).code == 0
-    assert run("bench", "functions_here:both", "x=f32[8,8]", "--against", "numpy", "--rounds", "3", *QUICK).code == 0
+    how = ("--against", "numpy", "--rounds", "3", *QUICK)
+    assert run("bench", "functions_here:dense", "x=f32[8,8]", "w=f32[8,8]", "b=f32[8]", *how).code == 0
+    assert run("bench", "functions_here:both", "x=f32[8,8]", *how).code == 0
 
 
 def test_bench_fails_where_a_peer_is_faster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,11 +117,12 @@ def test_wrong_words_for_bench(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     wrong(run("bench", "functions_here:scaled", "x=f32[4]", "--against", "numpy,torch"), 2, "--against numpy")
 
 
-# ---- emit -------------------------------------------------------------------------------------------------------------
+# ---- emit -----------------------------------------------------------------------------------------------------------
 
 
 def test_emit(run: Run, place: Path) -> None:
-    done = run("emit", "gemm", "m=9", "n=20", "k=16", "bias=1", "act=relu", "--target", "llvm", "-o", "out", "--threads", "1")
+    words = ("gemm", "m=9", "n=20", "k=16", "bias=1", "act=relu")
+    done = run("emit", *words, "--target", "llvm", "-o", "out", "--threads", "1")
     assert done.code == 0
     assert [Path(line).name for line in done.out.splitlines()] == ["kernel.ll", "launch.c", "meta.json", "README.md"]
     meta = json.loads((place / "out" / "meta.json").read_text())
@@ -148,8 +148,8 @@ def test_what_was_emitted_runs_without_the_package(run: Run, place: Path, thread
     cpu = {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
     target = llvm.Target.from_default_triple().create_target_machine(**cpu, opt=2, reloc="pic")
     (place / "kernel.o").write_bytes(target.emit_object(module))
-    build = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "out/launch.c", "kernel.o", "-lm", "-o", "k.so"]
-    subprocess.run(build, cwd=place, check=True, capture_output=True, text=True)
+    build = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", "k.so", "out/launch.c", "kernel.o"]
+    subprocess.run([*build, "-lm"], cwd=place, check=True, capture_output=True, text=True)
     rng = np.random.default_rng(0)
     x, w, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((37, 50), (50, 64), (64,)))
     out = np.full((37, 64), np.nan, np.float32)
@@ -187,7 +187,7 @@ def test_wrong_words_for_emit(run: Run, place: Path) -> None:
     assert not (place / "out").exists()
 
 
-# ---- devices and doctor -----------------------------------------------------------------------------------------------
+# ---- devices and doctor ---------------------------------------------------------------------------------------------
 
 
 def test_devices(run: Run) -> None:
@@ -199,11 +199,10 @@ def test_devices(run: Run) -> None:
 
 
 def test_calibration_is_kept(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[object] = []
-    monkeypatch.setattr(machine.measuring, "calibrate", lambda spec, threads, say: (say("clock 3 GHz"), spec)[1])
-    monkeypatch.setattr(machine.measuring, "save", lambda spec: kept.append(spec) or place / "kept.json")
+    monkeypatch.setattr(calibrate, "calibrate", lambda spec, threads, say: (say("clock 3 GHz"), spec)[1])
+    monkeypatch.setattr(calibrate, "save", lambda spec: place / f"{spec.arch}.json")
     done = run("devices", "--calibrate", "--threads", "2")
-    assert done.code == 0 and len(kept) == 1 and "clock 3 GHz" in done.err and "kept.json" in done.err
+    assert done.code == 0 and "clock 3 GHz" in done.err and f"{calibrate.device('cpu').arch}.json" in done.err
 
 
 def test_doctor_finds_everything_well(run: Run) -> None:
@@ -223,5 +222,6 @@ def test_doctor_says_what_to_do(run: Run, place: Path, monkeypatch: pytest.Monke
     checks = (machine._CHECKS[4], ("clock", broken, "wind it"))
     monkeypatch.setattr(machine, "_CHECKS", checks)
     done = run("doctor")
-    assert done.code == 1 and done.out.splitlines()[-2:] == ["failed  clock: it stands still; wind it", "2 of 2 checks failed"]
-    assert done.out.startswith("failed  cache directory: ") and "AUTOTUNE_CACHE_DIR" in done.out.splitlines()[0]
+    first, second, last = done.out.splitlines()
+    assert done.code == 1 and first.startswith("failed  cache directory: ") and "AUTOTUNE_CACHE_DIR" in first
+    assert second == "failed  clock: it stands still; wind it" and last == "2 of 2 checks failed"

@@ -50,7 +50,8 @@ def test_too_many_cases() -> None:
 
 @pytest.mark.parametrize(
     ("op", "words", "told"),
-    [("gem", ["m=1"], "there are gemm, "), ("gemm", ["m=1", "n=1"], "needs k=..."), ("gemm", ["m=1", "n=1", "k=1", "z=2"], "'z'"),
+    [("gem", ["m=1"], "there are gemm, "), ("gemm", ["m=1", "n=1"], "needs k=..."),
+     ("gemm", ["m=1", "n=1", "k=1", "z=2"], "'z'"),
      ("gemm", ["m=x", "n=1", "k=1"], "m=x"), ("gemm", ["m"], "name=value"), ("gemm", ["m=1", "m=2"], "twice"),
      ("gemm", ["m=-4", "n=1", "k=1"], "negative"), ("gemm", ["x=f32[4]"], "pkg.mod:fn"),
      ("elementwise", ["n=4", "expr=open(a)"], "not allowed"), ("softmax", ["m=4", "n=4", "axis=a"], "axis=a")],

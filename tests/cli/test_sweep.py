@@ -58,7 +58,8 @@ def test_progress_goes_to_standard_error(run: Run) -> None:
 
 
 def test_a_user_s_function(run: Run) -> None:
-    done = run("sweep", "functions_here:dense", "x=f32[m,k]", "w=f32[k,16]", "b=f32[16]", "m=8", "k=4,8", *QUICK, "--format", "jsonl")
+    words = ("functions_here:dense", "x=f32[m,k]", "w=f32[k,16]", "b=f32[16]", "m=8", "k=4,8")
+    done = run("sweep", *words, *QUICK, "--format", "jsonl")
     assert done.code == 0 and [r["params"] for r in done.records] == [{"m": 8, "k": 4}, {"m": 8, "k": 8}]
     assert {r["op"] for r in done.records} == {"functions_here:dense"}
 

@@ -127,6 +127,9 @@ REFUSALS = [
     Refusal(
         "imperfect", biased(4, 6, 3), Tile("t0", (("i", 2),)), (ComputeAt("t0", "t1", "i"),), "around one statement"
     ),
+    Refusal(
+        "dependent", scale(10), Tile("t0", (("i.0", 2), ("i.1", 2))), (Split("t0", "i", 4),), "i.0, which is cut too"
+    ),
     Refusal("bad-factor", product(5, 6, 7), RegisterTile("t0", ()), words="at least one tile"),
     Refusal("no-such-loop", product(5, 6, 7), RegisterTile("t0", (("z", 2),)), words="none of the loops z"),
     Refusal(
@@ -139,10 +142,18 @@ REFUSALS = [
         words="j is not a plain reduction loop",
     ),
     Refusal("already-tiled", product(5, 6, 7), RegisterTile("t0", (("j", 2),)), TILED, "already has accumulators"),
+    Refusal(
+        "dependent",
+        row_sum(5, 22),
+        RegisterTile("t0", (("k.0", 2), ("k.1", 8))),
+        (Split("t0", "k", 8),),
+        "the extent of k.1 depends on k.0, which is cut too",
+    ),
     Refusal("no-such-load", product(5, 6, 7), Pack("t0", 2, ""), words="has 2 loads"),
     Refusal("bad-panel", product(5, 6, 7), Pack("t0", 1, "", ((2, 8),)), words="dimensions 0..1 and positive widths"),
     Refusal("already-packed", product(5, 6, 7), Pack("t0", 1, ""), (Pack("t0", 1, ""),), "packed already"),
     Refusal("imperfect", product(5, 6, 7), Pack("t0", 1, "i"), (Split("t0", "j", 4, "cut"),), "needs one statement"),
+    Refusal("made-inside", chained(10), Pack("t1", 0, ""), FUSED, "t0 is computed inside the same nest"),
     Refusal("not-separate", chained(10), ComputeAt("t0", "t1", "i"), FUSED, "nests of their own"),
     Refusal(
         "loops-differ",
@@ -150,6 +161,21 @@ REFUSALS = [
         ComputeAt("t0", "t1", "i.0"),
         (Split("t0", "i", 4), Split("t1", "i", 8)),
         "loops differ",
+    ),
+    Refusal("other-reader", normalised(5, 7), ComputeAt("t0", "t1", "i"), words="t2 reads t0 too, outside of t1's loops"),
+    Refusal(
+        "read-elsewhere",
+        normalised(5, 7),
+        ComputeAt("t1", "t2", "i"),
+        (Pack("t2", 2, ""),),
+        "t2 does not read t1 inside i",
+    ),
+    Refusal(
+        "carried",
+        biased(5, 6, 7),
+        ComputeAt("t1", "t0", "k.0"),
+        (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1"))),
+        "k.0 carries the reduction of t0; name a loop around it",
     ),
     Refusal("not-related", unrelated(10), ComputeAt("t0", "t1", "i"), words="neither stage reads the other"),
     Refusal("incomplete", biased(5, 6, 7), ComputeAt("t1", "t0"), words="name a loop instead"),
