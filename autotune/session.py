@@ -280,13 +280,25 @@ class Workshop:
         worker.start()
         ranking, key = self.ranking(program), self.key(program)
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
-        seeds = []
-        for found in self._stored(key):
-            seeds.append(Candidate(schedule_from_json(json.loads(found.record.schedule_json)), float("inf"), "seed"))
+        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in self._hypotheses(program, key)]
         program_json = program.canonical
         outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
         self._record(key, outcome)
         return outcome
+
+    def _hypotheses(self, program: TensorProgram, key: Key) -> list[Schedule]:
+        """Stored schedules that are proved to compute this program, whoever measured them and for whichever shape."""
+        from .ir.equiv import equivalent
+
+        proved = []
+        for found in self._stored(key):
+            try:
+                schedule = schedule_from_json(json.loads(found.record.schedule_json))
+                if equivalent(program, schedule, nest=build.plan(program, schedule, self.spec)).ok:
+                    proved.append(schedule)
+            except AutotuneError as error:
+                self._debug(f"a stored schedule does not fit ({found.reason}): {error}")
+        return proved
 
     def _record(self, key: Key, outcome: Outcome) -> None:
         if getattr(self.store, "readonly", False):
