@@ -27,8 +27,8 @@ _ATAN = {
         0.07692060364948954, -0.06663105492697657, 0.058478976689483875, -0.050393321059851726, 0.03806498800350078,
         -0.01790738058300949),
 }  # fmt: skip
-# f32: erf(x) / x on |x| < 3.9116, in t = x^2 / 7.65 - 1; beyond, erf is 1 in f32. One polynomial costs less than the two
-# parts and the exponential that f64 needs.
+# f32: erf(x) / x on |x| < 3.9116, in t = x^2 / 7.65 - 1; beyond, erf is 1 in f32. One polynomial costs less than the
+# two parts and the exponential that f64 needs.
 _ERF_F32 = (
     0.361517608, -0.180490255, 0.134341478, -0.109329902, 0.090629667, -0.0739274174,
     0.0581901111, -0.0431762338, 0.029460486, -0.0197578836, 0.013940271, -0.00749973254,

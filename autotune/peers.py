@@ -81,7 +81,7 @@ def numpy_call(fn: Callable[..., Any], op: str, p: Mapping[str, Any], x: Sequenc
 
 
 def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -> Call:
-    """torch's own function for an operation; this, or the call, raises TypeError or RuntimeError where there is none."""
+    """torch's own function for an operation. It, or the call, raises TypeError or RuntimeError if there is none."""
     import torch
 
     x, o, f = [torch.from_numpy(a) for a in arrays], torch.from_numpy(out), torch.nn.functional

@@ -47,8 +47,8 @@ def describe(program: TensorProgram) -> list[str]:
 def explain(prepared: Prepared) -> str:
     """Every kernel: its program, schedule, exact counts, predicted and measured time, and share of the roofline."""
     spec = prepared.workshop.spec
-    out = [f"{len(prepared.kernels)} kernel{'s' * (len(prepared.kernels) != 1)} on {spec.name} ({spec.id}), {prepared.threads} thread"
-           + "s" * (prepared.threads != 1)]  # fmt: skip
+    count, threads = len(prepared.kernels), prepared.threads
+    out = [f"{count} kernel{'s' * (count != 1)} on {spec.name} ({spec.id}), {threads} thread{'s' * (threads != 1)}"]
     for n, k in enumerate(prepared.kernels):
         out += ["", f"kernel {n}: {', '.join(k.original.outputs)}", *(f"  {line}" for line in describe(k.original))]
         out += _details(prepared, k)
@@ -64,9 +64,8 @@ def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
     out.append(f"  counts: {counts.flops:,} flops, {k.program.bytes:,} bytes at least")
     for t in counts.traffic:
         if t.scope in ("input", "output", "temp"):
-            out.append(
-                f"    {names.get(t.buffer, t.buffer)}: {t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched"
-            )
+            touched = f"{t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched"
+            out.append(f"    {names.get(t.buffer, t.buffer)}: {touched}")
     roof = roofline_seconds(k.program, spec, prepared.threads)
     out.append(
         f"  predicted: {duration(choice.predicted)}"
@@ -89,9 +88,10 @@ def launched(prepared: Prepared, seconds: float) -> None:
     for k in prepared.kernels:
         time = seconds if len(prepared.kernels) == 1 else (k.choice.seconds or seconds / len(prepared.kernels))
         roof = roofline_seconds(k.program, spec, prepared.threads)
+        flops, moved = k.program.flops, k.program.bytes
         print(
-            f"autotune: {','.join(k.original.outputs)} {duration(time)} {k.program.flops:,} flops {k.program.bytes:,} bytes"
-            f" {k.program.flops / time / 1e9:.1f} GFLOP/s {k.program.bytes / time / 1e9:.1f} GB/s {100 * roof / time:.0f} % of roofline",
+            f"autotune: {','.join(k.original.outputs)} {duration(time)} {flops:,} flops {moved:,} bytes"
+            f" {flops / time / 1e9:.1f} GFLOP/s {moved / time / 1e9:.1f} GB/s {100 * roof / time:.0f} % of roofline",
             file=sys.stderr,
         )
         if prepared.options.debug >= 3:

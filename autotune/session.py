@@ -34,7 +34,7 @@ from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
 
 if TYPE_CHECKING:
-    from .search.ranking import Candidate, Ranking
+    from .search.ranking import Ranking
     from .search.tune import Outcome
 
 DEFAULT_BUDGET = 2.0
@@ -171,9 +171,8 @@ class Workshop:
                 )
         if self.options.frozen:
             miss = lookup.find(self.store, self.key(program))
-            raise FrozenError(
-                f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {getattr(miss, 'reason', '')}"
-            )
+            why = getattr(miss, "reason", "")
+            raise FrozenError(f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {why}")
         return self.modelled(original, program)
 
     def _stored(self, key: Key) -> list[lookup.Found]:
@@ -185,7 +184,8 @@ class Workshop:
             return []
 
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
-        """The model's first choice. It is a pure function of program, device and toolchain, so it is kept beside the code."""
+        """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
+        code."""
         digest = self._digest("model", program.digest, canonical(self.spec.to_json()))
         kept = self.objects.get(digest)
         if kept is not None:
@@ -322,7 +322,8 @@ class Workshop:
 
 
 def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its own."""
+    """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its
+    own."""
     return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))
 
 
@@ -400,8 +401,10 @@ class Prepared:
                 )
                 outcomes.append(outcome)
                 schedule = outcome.winner.schedule
-                choice = Choice(schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted, outcome.seconds,
-                                outcome.winner.terms)  # fmt: skip
+                choice = Choice(
+                    schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
+                    outcome.seconds, outcome.winner.terms,
+                )  # fmt: skip
                 self.kernels[n] = PreparedKernel(
                     kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule)
                 )
@@ -422,11 +425,14 @@ class Prepared:
             for n, outcome in enumerate(outcomes) for t in outcome.trials
         ]  # fmt: skip
         tuned = any(o.winner.schedule.digest != o.default.schedule.digest for o in outcomes)
-        choice = [{"schedule": [str(s) for s in k.choice.schedule.steps], "source": k.choice.source, "reason": k.choice.reason}
-                  for k in self.kernels]  # fmt: skip
+        choices = [
+            {"schedule": [str(s) for s in c.schedule.steps], "source": c.source, "reason": c.reason}
+            for c in (k.choice for k in self.kernels)
+        ]
         result = TuningResult(
-            sum(o.seconds for o in outcomes), sum(o.default_seconds for o in outcomes), sum(len(o.trials) for o in outcomes),
-            time.monotonic() - start, "tuned" if tuned else "default", choice, rejections, history,
+            sum(o.seconds for o in outcomes), sum(o.default_seconds for o in outcomes),
+            sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
+            rejections, history,
         )  # fmt: skip
         if any(o.interrupted for o in outcomes):
             raise KeyboardInterrupt

@@ -46,8 +46,12 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
         own = list(dict.fromkeys(s for b in k.inputs for s in b.strides or () if isinstance(s, str)))
         for at, stride in enumerate(own):
             count += 1
-            lines += [f"%p{count} = getelementptr i64, ptr %params, i64 {strides.index(stride)}", f"%v{count} = load i64, ptr %p{count}",
-                      f"%a{count} = getelementptr i64, ptr %steps, i64 {at}", f"store i64 %v{count}, ptr %a{count}"]  # fmt: skip
+            lines += [
+                f"%p{count} = getelementptr i64, ptr %params, i64 {strides.index(stride)}",
+                f"%v{count} = load i64, ptr %p{count}",
+                f"%a{count} = getelementptr i64, ptr %steps, i64 {at}",
+                f"store i64 %v{count}, ptr %a{count}",
+            ]
         lines.append(f"call void @kernel{n}(ptr %args, ptr %steps, i64 %threads)")
     if total:
         lines.append(f"call void @at_scratch_release(ptr %memory, i64 {total})")

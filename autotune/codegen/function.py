@@ -332,7 +332,7 @@ class Function:
             frame.pointers[key] = dest
             frame.entries.append((dest, "ptr", outer, f"{dest}n"))
             frame.steps.append(f"{dest}n = getelementptr i8, ptr {dest}, i64 {amount}")
-        return frame.pointers[key]  # type: ignore[no-any-return]
+        return frame.pointers[key]
 
     def _bytes(self, amount: Bytes) -> str:
         """An i64 operand; sums of run-time strides are made once, at the function's entry."""

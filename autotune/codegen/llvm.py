@@ -136,8 +136,9 @@ class _Module:
                 lines.append(f"%o{n} = or i64 {joined}, %i{n}")
                 joined = f"%o{n}"
             lines += [f"%low = and i64 {joined}, 63", "%aligned = icmp eq i64 %low, 0",
-                      "br i1 %aligned, label %fast, label %plain", "fast:", *self._calls(".nt"), "br label %done", "plain:",
-                      *self._calls(""), "br label %done", "done:"]  # fmt: skip
+                      "br i1 %aligned, label %fast, label %plain",
+                      "fast:", *self._calls(".nt"), "br label %done",
+                      "plain:", *self._calls(""), "br label %done", "done:"]  # fmt: skip
         else:
             lines += self._calls("")
         if total:
@@ -150,9 +151,8 @@ class _Module:
             loop = _parallel(stmt)
             if loop is not None:
                 count = min(t.const for t in loop.extents)
-                lines.append(
-                    f"call void @at_parallel(ptr @{self.symbol}.region{n}{suffix}, ptr %context, i64 {count}, i64 {loop.chunk}, i64 %threads)"
-                )
+                region = f"ptr @{self.symbol}.region{n}{suffix}, ptr %context"
+                lines.append(f"call void @at_parallel({region}, i64 {count}, i64 {loop.chunk}, i64 %threads)")
             else:
                 call = self._signature(False).replace("i64 %lo", "i64 0").replace("i64 %hi", "i64 0")
                 lines.append(f"call void @{self.symbol}.part{n}{suffix}({call})")

@@ -189,8 +189,9 @@ class Evaluator:
             # NumPy's remainder: the sign of the divisor; a - floor(a / b) * b would lose digits for large quotients.
             rest = self.apply("frem {t} {0}, {1}", dtype, *args)
             zero = Value(literal(0.0, kind), kind, 1, 0)
-            differs = self.operation("and", BOOL, self.operation("ne", BOOL, rest, zero), self.operation(
-                "xor", BOOL, self.operation("lt", BOOL, rest, zero), self.operation("lt", BOOL, args[1], zero)))  # fmt: skip
+            signs = (self.operation("lt", BOOL, v, zero) for v in (rest, args[1]))
+            uneven = self.operation("ne", BOOL, rest, zero)
+            differs = self.operation("and", BOOL, uneven, self.operation("xor", BOOL, *signs))
             return self.operation("where", dtype, differs, self.operation("add", dtype, rest, args[1]), rest)
         if name in ("max", "min"):
             return self._extreme(name, dtype, args)
@@ -340,10 +341,8 @@ class Evaluator:
             level = fn.level
             name = f"llvm.masked.load.v{lanes.width}{_mangled(buffer.dtype, memory=True)}.p0"
             fn.declarations.add(f"declare {kind} @{name}(ptr, i32, <{lanes.width} x i1>, {kind})")
-            text = fn.emit(
-                f"call {kind} @{name}(ptr {place}, i32 {align}, <{lanes.width} x i1> {lanes.mask}, {kind} zeroinitializer)",
-                level,
-            )
+            mask = f"<{lanes.width} x i1> {lanes.mask}"
+            text = fn.emit(f"call {kind} @{name}(ptr {place}, i32 {align}, {mask}, {kind} zeroinitializer)", level)
         else:
             text = fn.emit(f"load {kind}, ptr {place}, align {align}", level)
         if buffer.dtype == BOOL:

@@ -359,8 +359,9 @@ class Writer:
         if lanes.mask:
             identity = Value(literal(combiner.identity(buffer.dtype), buffer.dtype), buffer.dtype, 1, 0)
             kind = wide(scalar_type(buffer.dtype), lanes.width)
-            text = f"select <{lanes.width} x i1> {lanes.mask}, {kind} {vector.text}, {kind} {ev.widen(identity, lanes.width)}"
-            vector = Value(fn.emit(text), vector.dtype, lanes.width, fn.level)
+            neutral = ev.widen(identity, lanes.width)
+            text = fn.emit(f"select <{lanes.width} x i1> {lanes.mask}, {kind} {vector.text}, {kind} {neutral}")
+            vector = Value(text, vector.dtype, lanes.width, fn.level)
         total = self._folded(combiner.primitive, vector)
         if leaf.first is None:
             answer: bool | None = False
@@ -381,13 +382,12 @@ class Writer:
         ev, fn = self.ev, self.fn
         kind = scalar_type(vector.dtype)
         while vector.lanes > 1:
-            half = vector.lanes // 2
+            half, row = vector.lanes // 2, wide(kind, vector.lanes)
             parts = []
             for start in (0, half):
                 picks = ", ".join(f"i32 {start + i}" for i in range(half))
                 text = fn.emit(
-                    f"shufflevector <{vector.lanes} x {kind}> {vector.text}, <{vector.lanes} x {kind}> poison, <{half} x i32> <{picks}>",
-                    vector.level,
+                    f"shufflevector {row} {vector.text}, {row} poison, <{half} x i32> <{picks}>", vector.level
                 )
                 if half == 1:
                     text = fn.emit(f"extractelement <1 x {kind}> {text}, i64 0", vector.level)

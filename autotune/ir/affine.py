@@ -144,7 +144,8 @@ class Affine:
 
     def map_atoms(self, fn: Callable[[Atom], Affine]) -> Affine:
         """Rebuild with every top-level atom replaced by fn(atom)."""
-        total, const = [], self.const
+        total: list[tuple[Atom, int]] = []
+        const = self.const
         for atom, c in self.terms:
             new = fn(atom)
             total.extend((a, k * c) for a, k in new.terms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,15 @@ _NUMPY_NAMES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _numpy_of(name: str) -> np.dtype[Any]:
     if name == "bf16":
         try:
             import ml_dtypes
         except ImportError:
             raise SignatureError("bf16 arrays need the ml_dtypes package: pip install ml_dtypes") from None
-        return np.dtype(ml_dtypes.bfloat16)
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
     return np.dtype(next(long for long, short in _NUMPY_NAMES.items() if short.name == name))
 
 

@@ -20,8 +20,8 @@ from .dtypes import BOOL, I64, DType
 # the type's width.
 PRIMITIVES: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "mod": 2, "max": 2, "min": 2, "fma": 3,
-    "neg": 1, "abs": 1, "exp": 1, "exp2": 1, "log": 1, "log2": 1, "sqrt": 1, "sin": 1, "recip": 1, "floor": 1, "rint": 1,
-    "cast": 1, "lt": 2, "le": 2, "eq": 2, "ne": 2, "where": 3,
+    "neg": 1, "abs": 1, "exp": 1, "exp2": 1, "log": 1, "log2": 1, "sqrt": 1, "sin": 1, "recip": 1, "floor": 1,
+    "rint": 1, "cast": 1, "lt": 2, "le": 2, "eq": 2, "ne": 2, "where": 3,
     "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2,
 }  # fmt: skip
 

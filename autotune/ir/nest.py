@@ -235,7 +235,8 @@ def show_stmts(body: tuple[Stmt, ...], indent: int = 0) -> Iterator[str]:
                 yield f"{pad}{stmt.buffer}[{', '.join(map(str, stmt.index))}] = {show(stmt.value)}{hint}"
             case Reduce():
                 where = "" if stmt.first is None else f"  first({', '.join(map(str, stmt.first))})"
-                yield f"{pad}{stmt.buffer}[{', '.join(map(str, stmt.index))}] {stmt.combiner}= {show(stmt.value)}{where}"
+                index = ", ".join(map(str, stmt.index))
+                yield f"{pad}{stmt.buffer}[{index}] {stmt.combiner}= {show(stmt.value)}{where}"
 
 
 def show_nest(nest: Nest) -> str:

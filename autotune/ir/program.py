@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .affine import Affine, FloorDiv, Mod, var
+from .affine import Affine, Atom, FloorDiv, var
 from .dtypes import DType
 from .expr import Const, Expr, Index, Load, Op, loads, substitute, transform, walk
 
@@ -225,9 +225,12 @@ def affine_to_json(a: Affine) -> Any:
     """An int, or [const, [coefficient, atom], ...] with atom a name or ["//" | "%", affine, divisor]."""
     if not a.terms:
         return a.const
-    atom = lambda t: (
-        t if isinstance(t, str) else ["//" if isinstance(t, FloorDiv) else "%", affine_to_json(t.arg), t.divisor]
-    )  # noqa: E731
+
+    def atom(t: Atom) -> Any:
+        if isinstance(t, str):
+            return t
+        return ["//" if isinstance(t, FloorDiv) else "%", affine_to_json(t.arg), t.divisor]
+
     return [a.const, *([c, atom(t)] for t, c in a.terms)]
 
 
@@ -291,7 +294,8 @@ def to_json(program: TensorProgram) -> dict[str, Any]:
         ],
         "computes": [
             {"name": c.name, "dtype": c.dtype.name, "axes": [[a.name, a.extent] for a in c.axes],
-             "reduce_axes": [[a.name, a.extent] for a in c.reduce_axes], "combiner": c.combiner, "body": expr_to_json(c.body)}
+             "reduce_axes": [[a.name, a.extent] for a in c.reduce_axes], "combiner": c.combiner,
+             "body": expr_to_json(c.body)}
             for c in program.computes
         ],
         "outputs": list(program.outputs),
@@ -302,7 +306,10 @@ def from_json(value: Mapping[str, Any]) -> TensorProgram:
     """The program that `to_json` wrote. Raises KeyError, ValueError or TypeError on anything else."""
     from .dtypes import dtype as parse
 
-    axes = lambda rows: tuple(Axis(str(n), int(e)) for n, e in rows)  # noqa: E731
+
+    def axes(rows: Iterable[Any]) -> tuple[Axis, ...]:
+        return tuple(Axis(str(n), int(e)) for n, e in rows)
+
     inputs = tuple(
         Buffer(str(b["name"]), parse(b["dtype"]), tuple(int(e) for e in b["shape"]), "input",
                tuple(b["strides"]) if "strides" in b else None)

@@ -11,7 +11,7 @@ import numpy as np
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import Fuse, Parallel, Reorder, Split, Step, StoreHint, Tile, Unroll, Vectorize
-from .facts import UNKNOWN, Facts, Stage
+from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .sketch import Point, Priced, grid, vectorized
 
@@ -34,8 +34,6 @@ class MapSketch:
         count = 1
         while count < len(s.axes):
             inner, outer = s.axes[-count], s.axes[-count - 1]
-            if s.extents[inner] == 1 and count == 1 and False:
-                break
             for a in (*s.loads, s.store):
                 step, far = a.strides.get(inner, 0), a.strides.get(outer, 0)
                 if (
@@ -68,6 +66,14 @@ class MapSketch:
         return None
 
     @cached_property
+    def shared(self) -> tuple[Access, ...]:
+        """Operands that the rows of the innermost loop read alike: several rows at a time share their loads."""
+        s = self.stage
+        if self.turned or self.joined > 1 or len(s.axes) < 2 or s.extents[s.axes[-2]] < 4:
+            return ()
+        return tuple(a for a in s.loads if a.contiguous(s.axes[-1]) and not a.uses(s.axes[-2]))
+
+    @cached_property
     def lanes(self) -> int:
         full, n = self.spec.lanes(self.stage.widest), self._length
         return full if n >= full else 1 << max(n - 1, 0).bit_length()
@@ -87,13 +93,17 @@ class MapSketch:
         several = tuple(x for x in (1, 2, 4) if x == 1 or x * self.lanes <= self._length)
         blocks = (32, 64, 128, 256) if self.turned else (1,)
         columns = grid(
-            map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks
-        )
+            map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks,
+            rows=(1, 4) if self.shared else (1,),
+        )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
         work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.loads) + 1) / mach.loads_per_cycle)
         one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
         compute = vectors * one * mach.cycle
+        again = sum(a.buffer.bytes for a in self.shared)
+        if again + 2 * self._length * s.dtype.bytes > mach.l1:
+            compute = compute + again * s.compute.points / self._length / columns["rows"] * mach.byte("L2")
         if self.turned:
             near = columns["bi"] * columns["bj"] * s.dtype.bytes * 2 < mach.l2 / 2
             compute = compute * np.where(near, 1.0, 1.3) * np.where(columns["bi"] * columns["bj"] < 4096, 1.1, 1.0)
@@ -122,7 +132,13 @@ class MapSketch:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
                 steps.append(Split(name, v, max(block, 4 * lanes)))
                 v, outer = f"{v}.1", f"{v}.0"
-            steps += [Tile(name, ((v, point["map"] * lanes),)), *vectorized(name, f"{v}.1", lanes)]
+            tiles = ((v, point["map"] * lanes),)
+            if point["rows"] > 1:
+                tiles = ((axes[-2], point["rows"]), *tiles)
+                outer = axes[0] if len(axes) > 2 else f"{axes[0]}.0"
+            steps += [Tile(name, tiles), *vectorized(name, f"{v}.1", lanes)]
+            if point["rows"] > 1:
+                steps.append(Unroll(name, f"{axes[-2]}.1"))
         if point["nt"]:
             steps.append(StoreHint(name))
         if self.threads > 1 and s.compute.points > 4096 * self.threads and (outer != axes[-1]):

@@ -18,7 +18,7 @@ from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize
 from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
-from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
+from .sketch import Column, Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
 MAX_STATEMENTS = 900
@@ -81,17 +81,19 @@ class PanelSketch:
             else (1,)
         )
         wide_modes = (2,) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
-        tall_modes = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
+        tall_modes: tuple[int, ...] = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
-            tall_modes = tuple(x for x in tall_modes if x != 2) if tall_modes != (0,) else (0,)
+            tall_modes = tall_modes[:2]
         blocks = tuple(dict.fromkeys((k, *_depths(k, 4 * lanes), *((8, 16) if k > 64 and m <= 32 else ()))))
         tiles, rejected = self._tiles(rows, vectors, m, n)
         small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (
             self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19
         )
-        columns = grid(order=(0, 1) if self.u else (0,), tile=tuple(range(len(tiles))), kc=blocks, mb=(1,) if small else (1, 2, 4, 8),
-                       nb=(1, 2) if small and self.threads == 1 else (1, 2, 4, 8), wide=wide_modes, tall=tall_modes,
-                       epi=(0, 1) if self.epilogues else (0,))  # fmt: skip
+        columns = grid(
+            order=(0, 1) if self.u else (0,), tile=tuple(range(len(tiles))), kc=blocks,
+            mb=(1,) if small else (1, 2, 4, 8), nb=(1, 2) if small and self.threads == 1 else (1, 2, 4, 8),
+            wide=wide_modes, tall=tall_modes, epi=(0, 1) if self.epilogues else (0,),
+        )  # fmt: skip
         table = np.array(tiles, dtype=np.int64)
         tile = columns.pop("tile")
         columns["mr"], columns["nv"] = table[tile, 0], table[tile, 1]
@@ -155,7 +157,7 @@ class PanelSketch:
         crossing = 1.0 if (n * size) % 64 == 0 or lanes * size < 64 else 2.0
         extra = max(stage.light - 2, 0) + 12 * stage.heavy
 
-        def step(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def step(rows: Column, vectors: Column) -> Column:
             work = rows * vectors
             ports = vectors * loads_wide * np.where(wide == 0, crossing, 1.0) + rows * loads_tall
             cycles = np.maximum(work * (1 + extra) / mach.fma_per_cycle, ports / mach.loads_per_cycle)
@@ -215,7 +217,7 @@ class PanelSketch:
         seconds = np.maximum(busy, memory) + 0.15 * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "tile": tile, "pack": pack, "memory": memory}, rejected)
 
-    def _parallel_share(self, columns: Columns, batch: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def _parallel_share(self, columns: Columns, batch: int, rows: Column, cols: Column) -> Column:
         """The busiest thread's share of the work."""
         if self.threads == 1:
             return np.ones(len(rows))
@@ -281,13 +283,12 @@ class PanelSketch:
         other = self._dim(a, cache)
         if turned and other:
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
-            block = [Tile(cache, ((panel, width), (other, lanes)))]
-            block += [
+            return [
+                Tile(cache, ((panel, width), (other, lanes))),
                 Split(cache, f"{panel}.1", lanes, "cut"),
                 Vectorize(cache, f"{other}.1", lanes),
                 Vectorize(cache, f"{panel}.1.1", lanes),
             ]
-            return block
         if mode == 8 and other:
             return [
                 Tile(cache, ((other, 8), (panel, width))),

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, StoreHint, Tile
-from .facts import Facts, Stage
+from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, StoreHint, Tile, Unroll
+from .facts import Access, Facts, Stage
 from .machine import Machine
 from .sketch import Point, Priced, grid, select, vectorized
 
@@ -65,23 +65,29 @@ class RowsSketch:
         several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
         big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l3 // 4
         columns = grid(
-            red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,)
-        )
+            red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,),
+            block=(1, 2, 4) if self.shared else (1,),
+        )  # fmt: skip
         keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
         columns = select(columns, keep)
         red, mapped, nt = (columns[c].astype(float) for c in ("red", "map", "nt"))
         compute = np.zeros_like(red)
+        # What every row reads again comes from the second cache once a row where the first holds no two rows of anything.
+        again = sum(a.buffer.bytes for a in self.shared)
+        spilled = again + 3 * longest * self.last.dtype.bytes > mach.l1
+        refetch = again * self.last.compute.points / longest / np.where(columns["block"] > 1, 2, 1) if spilled else 0.0
+        compute = compute + refetch * mach.byte("L2")
         for s in self.facts.stages:
             vectors = s.compute.points / self.lanes
             inner = s.compute.points / max(_product(s, self.rows), 1)
             loads = sum(a.uses(self.vector_axis(s) or "") for a in s.loads) + (not s.is_reduction)
             work = (s.light + 14 * s.heavy) / mach.fma_per_cycle
-            one = max(work, loads / mach.loads_per_cycle)
+            least = max(work, loads / mach.loads_per_cycle)
             if s.is_reduction:
-                one = np.maximum(one, mach.fma_latency / red) + 2.0 / red
+                one = np.maximum(least, mach.fma_latency / red) + 2.0 / red
                 overhead = red * 2 + 25 + np.where(inner % (red * self.lanes) > 0, red * one, 0)
             else:
-                one = np.full_like(red, one) + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
+                one = np.full_like(red, least) + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
                 overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)
             count = 1.0 if self.across else s.compute.points / max(inner, 1)
             compute = compute + (vectors * one + count * overhead) * mach.cycle
@@ -96,18 +102,38 @@ class RowsSketch:
         seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
 
+    @cached_property
+    def shared(self) -> tuple[Access, ...]:
+        """Operands of the last stage that all rows read alike, where rows can be taken several at a time to share them."""
+        v, before = self.vector_axis(self.last), self.facts.stages[:-1]
+        alone = self.across or self.last.is_reduction or v is None or not before
+        if alone or not all(s.is_reduction or self.vector_axis(s) is None for s in before):
+            return ()
+        rows = self.rows[-1]
+        return tuple(a for a in self.last.loads if v is not None and a.contiguous(v) and not a.uses(rows))
+
     # ---- schedule ----
 
     def schedule(self, point: Point) -> Schedule:
         lanes = self.lanes * point["wide"]
         steps: list[Step] = []
         at = self.rows[-1]
+        block = 1 if self.across else point["block"]
         for s in self.facts.stages:
-            steps += self._across(s, point, lanes) if self.across else self._along(s, point, lanes)
+            if block > 1:
+                steps.append(Split(s.name, at, block))
+            if block > 1 and s is self.last:
+                steps += self._together(s, point, lanes)
+            else:
+                steps += self._across(s, point, lanes) if self.across else self._along(s, point, lanes)
+        inner, at = (f"{at}.1", f"{at}.0") if block > 1 else (at, at)
         if self.across:
             at = f"{at}.0"
+        into, loop = self.last.name, at
         for s in reversed(self.facts.stages[:-1]):
-            steps.append(ComputeAt(s.name, self.last.name, at))
+            steps.append(ComputeAt(s.name, into, loop))
+            if block > 1:  # the stages before the last run row by row inside the block
+                into, loop = self.facts.stages[-2].name, inner
         if point["nt"]:
             steps += [
                 StoreHint(s.name)
@@ -115,7 +141,7 @@ class RowsSketch:
                 if s.name in self.facts.program.outputs and not s.is_reduction
             ]
         if self.threads > 1:
-            outer = self.rows[0] if len(self.rows) > 1 or not self.across else at
+            outer = self.rows[0] if len(self.rows) > 1 else at
             if not self.across or len(self.rows) > 1 or self.last.extents[self.rows[0]] > point["map"] * lanes:
                 steps.append(Parallel(self.last.name, outer))
         return Schedule(tuple(steps))
@@ -133,6 +159,16 @@ class RowsSketch:
         else:
             steps.append(Tile(s.name, ((v, max(1, point["map"] // point["wide"]) * lanes),)))
         return [*steps, *vectorized(s.name, f"{v}.1", lanes)]
+
+    def _together(self, s: Stage, point: Point, lanes: int) -> list[Step]:
+        """The last stage over a block of rows: one load of what they share serves them all."""
+        v, row = self.vector_axis(s), f"{self.rows[-1]}.1"
+        inner = [a for a in s.axes if a not in self.rows and a != v]
+        wide = max(1, point["map"] // point["wide"]) * lanes
+        return [
+            Reorder(s.name, (f"{self.rows[-1]}.0", *inner, row, f"{v}")), Tile(s.name, ((row, point["block"]), (f"{v}", wide))),
+            Unroll(s.name, f"{row}.1"), *vectorized(s.name, f"{v}.1", lanes),
+        ]  # fmt: skip
 
     def _across(self, s: Stage, point: Point, lanes: int) -> list[Step]:
         """A block of the last shared axis is the vector; inner axes are walked outside of it."""

@@ -39,7 +39,8 @@ class Sketch(Protocol):
     """`name` identifies the sketch among those of one program; `points` are priced for one device and number of
     threads."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def priced(self) -> Priced: ...
 

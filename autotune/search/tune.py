@@ -76,8 +76,8 @@ class Tuner:
     """One tuning of one kernel."""
 
     def __init__(
-        self, ranking: Ranking, program_json: Any, measurer: Measurer, policy: Policy, deadline: float, trials: int | None,
-        progress: Callable[[int, float], None] | None = None,
+        self, ranking: Ranking, program_json: Any, measurer: Measurer, policy: Policy, deadline: float,
+        trials: int | None, progress: Callable[[int, float], None] | None = None,
     ) -> None:  # fmt: skip
         self.ranking, self.program, self.measurer, self.policy = ranking, program_json, measurer, policy
         self.deadline, self.limit, self.progress = deadline, trials, progress

@@ -162,7 +162,7 @@ REFUSALS = [
         (Split("t0", "i", 4), Split("t1", "i", 8)),
         "loops differ",
     ),
-    Refusal("other-reader", normalised(5, 7), ComputeAt("t0", "t1", "i"), words="t2 reads t0 too, outside of t1's loops"),
+    Refusal("other-reader", normalised(5, 7), ComputeAt("t0", "t1", "i"), words="t2 reads t0 too, outside of t1's"),
     Refusal(
         "read-elsewhere",
         normalised(5, 7),

@@ -7,6 +7,6 @@ from .pack import Pack
 from .tile import Prefetch, RegisterTile, StoreHint, Tile
 
 __all__ = [
-    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step", "StoreHint", "Tile",
-    "Unroll", "Vectorize", "step_from_json",
+    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step",
+    "StoreHint", "Tile", "Unroll", "Vectorize", "step_from_json",
 ]  # fmt: skip

@@ -180,6 +180,6 @@ def is_leaf(stmt: Stmt) -> bool:
 
 
 __all__ = [
-    "REGISTRY", "Leaf", "Path", "Step", "enclosing", "final_stores", "is_leaf", "perfect_band", "prune_terms", "rewrite_loops",
-    "simplified", "step_from_json",
+    "REGISTRY", "Leaf", "Path", "Step", "enclosing", "final_stores", "is_leaf", "perfect_band", "prune_terms",
+    "rewrite_loops", "simplified", "step_from_json",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ class ComputeAt(Step, kind="compute_at"):
             made = epilogue.in_registers(target) if not self.loop else epilogue.at_loop(target)
             nest = Nest(nest.buffers, tuple(made if s is target else s for s in rest))
             return self._forget(nest, made) if not self.loop else self._privatise(nest, self.into)
-        raise self.fail(f"neither stage reads the other", "not-related")
+        raise self.fail("neither stage reads the other", "not-related")
 
     # ---- producer into consumer ----
 
@@ -104,7 +104,9 @@ class ComputeAt(Step, kind="compute_at"):
             return nest
         scope = "register" if all(n == 1 for n in shape) else "scratch"
         small = Buffer(name, buffer.dtype, tuple(shape), scope)
-        moved = lambda index: tuple(a - b for a, b in zip(index, base))  # noqa: E731
+
+        def moved(index: tuple[Affine, ...]) -> tuple[Affine, ...]:
+            return tuple(a - b for a, b in zip(index, base))
 
         def shift(leaf: Leaf) -> tuple[Stmt, ...]:
             new = replace(leaf, index=moved(leaf.index)) if leaf.buffer == name else leaf
@@ -144,7 +146,8 @@ class _Epilogue:
         path = [(s, p) for s, p in walk((source,)) if isinstance(s, (Store, Reduce))]
         if len(path) != 1 or not isinstance(path[0][0], Store):
             raise step.fail("an epilogue is one plain store", "not-elementwise")
-        self.leaf, blocks = path[0]
+        self.leaf: Store = path[0][0]
+        blocks = path[0][1]
         axes = {b.name for b in blocks if isinstance(b, Loop)}
         read = {ld.index for ld in loads(self.leaf.value) if ld.buffer == step.into}
         index = next(iter(read))

@@ -16,8 +16,7 @@ _DIMS = "abcdefgh"
 
 @dataclass(frozen=True)
 class Pack(Step, kind="pack"):
-    """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P[...]
-    }
+    """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P }
 
     `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that
     varies with the same loops, so a prologue is computed once an element. `at` names the loop inside which one block
@@ -99,7 +98,7 @@ class Pack(Step, kind="pack"):
 
         def use(stmt: Stmt) -> tuple[Stmt, ...]:
             if stmt is not leaf:
-                return (stmt,)  # type: ignore[return-value]
+                return (stmt,)
             new = transform(leaf.value, lambda node: read if node is whole else None)
             return (replace(leaf, value=new),)
 
@@ -143,8 +142,8 @@ class Pack(Step, kind="pack"):
 
 
 def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int], size: int) -> tuple[int, ...]:
-    """Panel counts, then the dimensions that are not cut, then panel widths. Rows of a plain copy are a line longer where
-    they would otherwise lie a multiple of 1 KiB apart, which puts them all into a few sets of a cache."""
+    """Panel counts, then the dimensions that are not cut, then panel widths. Rows of a plain copy are a line longer
+    where they would otherwise lie a multiple of 1 KiB apart, which puts them all into a few sets of a cache."""
     boxes = [_constant(terms) for terms in extents]
     if not widths and len(boxes) > 1 and boxes[-1] * size % 1024 == 0:
         boxes[-1] += max(1, 64 // size)

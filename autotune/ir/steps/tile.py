@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..affine import Affine, const, var
 from ..expr import Const, Load
@@ -84,8 +85,7 @@ def require_independent(step: Step, band: tuple[Loop, ...], factors: Mapping[str
 class RegisterTile(Step, kind="register_tile"):
     """Holds a tile of a reduction's results in registers while the reduction runs.
 
-    for i: for j: for k: C[i,j] += v   -->   for i.0: for j.0: acc = 0; for k: for i.1: for j.1: acc[i.1,j.1] += v; C
-    += acc
+    for i: for j: for k: C[i,j] += v  -->  for i.0: for j.0: { acc = 0; for k, i.1, j.1: acc[i.1,j.1] += v; C += acc }
 
     `tiles` gives (loop, factor), the vector loop last; loops are cut into whole tiles and one short tile. A
     *reduction* loop may be tiled too: its lanes then accumulate separately and the write combines them. `unroll` cuts
@@ -249,7 +249,7 @@ class Prefetch(Step, kind="prefetch"):
                 write = [s for s in stmt.body if any(leaf.role == "write" for leaf in _stores(s))]
                 out.append(replace(stmt, body=(*stmt.body[:1], *self._hints(tuple(write)), *stmt.body[1:])))
             elif inner:
-                out.append(replace(stmt, body=self._visit(inner, name)))  # type: ignore[arg-type, call-arg]
+                out.append(replace(stmt, body=self._visit(inner, name)))  # type: ignore[arg-type]
             else:
                 out.append(stmt)
         return tuple(out)
@@ -266,11 +266,10 @@ class Prefetch(Step, kind="prefetch"):
                 continue
             ends = sorted({0, (stmt.constant or 1) - 1})
             for at in ends:
-                made = map_leaves(stmt.body, lambda leaf, at=at: self._hint(leaf, stmt.name, at))  # type: ignore[misc]
-                out.extend(made)
+                out.extend(map_leaves(stmt.body, partial(self._hint, stmt.name, at)))
         return tuple(out)
 
-    def _hint(self, leaf: Stmt, name: str, at: int) -> tuple[Stmt, ...]:
+    def _hint(self, name: str, at: int, leaf: Stmt) -> tuple[Stmt, ...]:
         if isinstance(leaf, (Store, Reduce)):
             return (PrefetchStmt(leaf.buffer, tuple(a.substitute({name: const(at)}) for a in leaf.index), leaf.tag),)
         return ()
