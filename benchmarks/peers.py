@@ -26,16 +26,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README = re.compile(r"(?<=<!-- results:begin -->\n).*?(?=<!-- results:end -->)", re.DOTALL)
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # they would change what is compared
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # change what is compared
 SHAPES = (
     *((n, n, n) for n in (64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 1000, 255, 100)), (1, 4096, 4096),
     (16, 4096, 4096), (128, 768, 768), (512, 3072, 768), (384, 64, 384), (384, 384, 64), (31, 57, 93), (17, 1000, 33),
     (3136, 64, 576),
 )  # fmt: skip
 ROWS, DENSE = ((1024, 1024), (256, 4096), (512, 768)), ((128, 768, 768), (512, 768, 3072))
-Array = Any
 Call = Callable[[], object]
-Made = tuple[str, Mapping[str, Any], Callable[..., Array], list[Array]]  # operation, parameters, function, inputs
+Made = tuple[str, Mapping[str, Any], Callable[..., Any], list[Any]]  # operation, parameters, function, inputs
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,16 @@ class Bench:
         some = partial(self.rng.integers, -4, 5) if integers else self.rng.standard_normal
         return op, case.params, fn, [some(s.shape).astype(s.dtype.numpy) for s in specs]
 
-    def tuned(self, fn: Callable[..., Array], x: Sequence[Array], **how: Any) -> tuple[Any, Any]:
+    def tuned(self, fn: Callable[..., Any], x: Sequence[Any], **how: Any) -> tuple[Any, Any]:
         """The kernel of a function, tuned for these inputs, and what tuning found."""
         import autotune
 
-        options = {"threads": how.get("threads", self.o.threads), "cache": how.get("cache")}
-        kernel = autotune.kernel(fn, **options)
-        return kernel, kernel.tune(*x, budget=how.get("budget", self.o.budget), trials=how.get("trials"))
+        kernel = autotune.kernel(fn, threads=how.get("threads", self.o.threads), cache=how.get("cache"))
+        try:
+            return kernel, kernel.tune(*x, budget=how.get("budget", self.o.budget), trials=how.get("trials"))
+        except autotune.MeasureError as error:  # the first pick runs, and is compared
+            print(f"not tuned: {error}", file=sys.stderr)
+            return kernel, argparse.Namespace(seconds=1.0, default_seconds=1.0, trials=0, elapsed=self.o.budget)
 
     def row(self, group: str, case: str, calls: Mapping[str, Call], against: Sequence[str] = (), **more: Any) -> Row:
         """Time the calls in turns, the first is ours. The ratio is to the fastest of `against`, or of all others."""
@@ -89,37 +91,34 @@ class Bench:
 
         samples = paired(calls, self.o.rounds)
         ours, *others = samples
-        fastest = min(against or others, key=lambda name: median(samples[name]))
-        rate = ratio(samples[fastest], samples[ours])
-        peers = {name: median(samples[name]) for name in others}
-        return show(Row(group, case, median(samples[ours]), min(samples[ours]), peers, rate, fastest, **more))
+        middle = {name: median(row) for name, row in samples.items()}
+        fastest = min(against or others, key=lambda name: middle[name])
+        more |= {"ratio": ratio(samples[fastest], samples[ours]), "against": fastest}
+        return show(Row(group, case, middle.pop(ours), min(samples[ours]), middle, **more))
 
     def compare(self, group: str, words: str, integers: bool = False) -> Row:
         """A named operation, tuned, beside what the peers have for it."""
         from autotune.peers import agree, numpy_call, torch_call
 
-        np = self.np
         op, params, fn, x = self.case(words, integers)
         kernel, found = self.tuned(fn, x)
-        wanted = np.asarray(fn(*x))
-        out, theirs, third = (np.empty_like(wanted) for _ in range(3))
+        wanted = self.np.asarray(fn(*x))
+        out, theirs, third = (self.np.empty_like(wanted) for _ in range(3))
         calls: dict[str, Call] = {"ours": partial(kernel, *x, out=out), "numpy": numpy_call(fn, op, params, x, theirs)}
         if self.o.torch:
             calls["torch"] = torch_call(op, params, x, third)
         kernel(*x, out=out)
-        right = np.array_equal(out, wanted) if integers else agree(out, wanted)
+        right = self.np.array_equal(out, wanted) if integers else agree(out, wanted)
         how = {"first": found.seconds / found.default_seconds, "trials": found.trials, "elapsed": found.elapsed}
         return self.row(group, words, calls, right=right, **how)
 
 
 def gemm(b: Bench) -> Iterator[Row]:
-    for m, n, k in SHAPES:
-        yield b.compare("gemm", f"gemm m={m} n={n} k={k}", integers=True)
+    return (b.compare("gemm", f"gemm m={m} n={n} k={k}", integers=True) for m, n, k in SHAPES)
 
 
 def linear(b: Bench) -> Iterator[Row]:
-    for m, n, k in SHAPES[-8:]:
-        yield b.compare("linear", f"linear m={m} n={n} k={k}", integers=True)
+    return (b.compare("linear", f"linear m={m} n={n} k={k}", integers=True) for m, n, k in SHAPES[-8:])
 
 
 def dense(b: Bench) -> Iterator[Row]:
@@ -138,24 +137,20 @@ def dense(b: Bench) -> Iterator[Row]:
             calls["torch"] = torch_call(op, {}, x[:2], third)
         fused(*x, out=out)
         right = b.np.array_equal(out, fn(*x))
-        for against in (["our product"], [*calls][2:]):
-            yield b.row("dense", f"dense {m}x{n}x{k}", calls, against, right=right, trials=found.trials)
+        for peers in ["our product"], [*calls][2:]:
+            yield b.row("dense", f"dense {m}x{n}x{k}", calls, peers, right=right, trials=found.trials)
 
 
 def rowwise(b: Bench) -> Iterator[Row]:
-    for op in ("softmax", "layer_norm"):
-        for m, n in ROWS:
-            yield b.compare("rowwise", f"{op} m={m} n={n}")
+    return (b.compare("rowwise", f"{op} m={m} n={n}") for op in ("softmax", "layer_norm") for m, n in ROWS)
 
 
 def elementwise(b: Bench) -> Iterator[Row]:
-    for expr in ("gelu(a*b+c)", "relu(a*b+c)"):
-        yield b.compare("elementwise", f"elementwise n={1 << 20} expr={expr}")
+    return (b.compare("elementwise", f"elementwise n={1 << 20} expr={act}(a*b+c)") for act in ("gelu", "relu"))
 
 
 def reduce(b: Bench) -> Iterator[Row]:
-    for axis in (1, 0):
-        yield b.compare("reduce", f"reduce shape=4096x4096 axes={axis}")
+    return (b.compare("reduce", f"reduce shape=4096x4096 axes={axis}") for axis in (1, 0))
 
 
 def call(b: Bench) -> Iterator[Row]:
@@ -166,23 +161,18 @@ def call(b: Bench) -> Iterator[Row]:
 
     np, copy = b.np, ctypes.CDLL(None).memcpy
     copy.argtypes, copy.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_void_p
-    known = {name: np.ones(32, np.float32) for name in ("x", "y", "z", "out")}
-    known |= {"k": autotune.kernel(lambda p, q: p + q, threads=1), "copy": copy, "np": np}
-    known |= {"k3": autotune.kernel(lambda p, q, r: p * q + r, threads=1)}
-    known |= {"to": known["out"].ctypes.data, "at": known["x"].ctypes.data}
+    k, k3 = autotune.kernel(lambda p, q: p + q, threads=1), autotune.kernel(lambda p, q, r: p * q + r, threads=1)
+    x, y, z, out = np.ones((4, 32), np.float32)
+    known = {"k": k, "k3": k3, "x": x, "y": y, "z": z, "out": out, "np": np, "copy": copy}
     ours = ("k(x, y)", "k(x, y, out=out)", "k3(x, y, z)", "k3(x, y, z, out=out)")
-    peers = {"np.add": "np.add(x, y, out=out)", "ctypes memcpy": "copy(to, at, 128)"}
+    peers = {"np.add": "np.add(x, y, out=out)", "ctypes memcpy": f"copy({out.ctypes.data}, {x.ctypes.data}, 128)"}
     timers = {text: timeit.Timer(text, globals=known) for text in (*ours, *peers.values())}
-    samples: dict[str, list[float]] = {text: [] for text in timers}
-    for timer in timers.values():
-        timer.timeit(1000)
-    for _ in range(b.o.rounds):
-        for text, timer in timers.items():
-            samples[text].append(timer.timeit(5000) / 5000)
-    middle = {text: sorted(row)[len(row) // 2] for text, row in samples.items()}
-    right = bool((known["k"](known["x"], known["y"], out=known["out"]) == 2).all())
+    rounds = [{text: timer.timeit(5000) / 5000 for text, timer in timers.items()} for _ in range(b.o.rounds + 1)]
+    samples = {text: sorted(row[text] for row in rounds[1:]) for text in timers}  # without the round that compiles
+    middle = {text: row[len(row) // 2] for text, row in samples.items()}
+    right = bool((k(x, y, out=out) == 2).all() and (k3(x, y, z) == 2).all())
+    beside = {name: middle[text] for name, text in peers.items()}
     for text in ours:
-        beside = {name: middle[other] for name, other in peers.items()}
         yield show(Row("call", text, middle[text], min(samples[text]), beside, right=right))
 
 
@@ -194,7 +184,7 @@ def threads(b: Bench) -> Iterator[Row]:
     for n in (1024, 512):
         op, params, fn, x = b.case(f"gemm m={n} n={n} k={n}", integers=True)
         one, two = (b.tuned(fn, x, threads=count)[0] for count in (1, 2))
-        out, theirs = b.np.empty((n, n), b.np.float32), b.np.empty((n, n), b.np.float32)
+        out, theirs = b.np.empty((2, n, n), b.np.float32)
         calls: dict[str, Call] = {"ours": partial(two, *x, out=out), "one thread": partial(one, *x, out=theirs)}
         two(*x, out=out)
         right = b.np.array_equal(out, fn(*x))
@@ -202,26 +192,19 @@ def threads(b: Bench) -> Iterator[Row]:
     if b.o.torch:
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
+            calls = {"ours": partial(two, *x, out=out), "torch": torch_call(op, params, x, theirs)}
             with held(2):
-                calls = {"ours": partial(two, *x, out=out), "torch": torch_call(op, params, x, theirs)}
                 yield b.row("threads", f"{n}x{n}x{n}, 2 threads, a core busy", calls, right=right)
         finally:
             busy.kill()
             busy.wait()
 
 
-FIRST = """
-import sys, time
-import numpy as np
-n = int(sys.argv[1])
-a, b = np.ones((n, n), "f4"), np.ones((n, n), "f4")
-start = time.perf_counter()
-import autotune
-ready = time.perf_counter()
-out = autotune.kernel(lambda a, b: a @ b, threads=1)(a, b)
-done = time.perf_counter()
-print(ready - start, done - ready, int((out == n).all()))
-"""
+FIRST = """import sys, time; import numpy as np
+n = int(sys.argv[1]); a, b = np.ones((2, n, n), "f4")
+start = time.perf_counter(); import autotune
+ready = time.perf_counter(); out = autotune.kernel(lambda a, b: a @ b, threads=1)(a, b)
+done = time.perf_counter(); print(ready - start, done - ready, int((out == n).all()))"""
 
 
 def first_call(b: Bench) -> Iterator[Row]:
@@ -232,8 +215,7 @@ def first_call(b: Bench) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as store:
             for how in ("cold", "warm"):
                 words, env = [sys.executable, "-c", FIRST, str(n)], {**os.environ, "AUTOTUNE_CACHE_DIR": store}
-                done = subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
-                loaded, first, good = map(float, done.stdout.split())
+                loaded, first, good = map(float, subprocess.check_output(words, cwd=ROOT, env=env, text=True).split())
                 right &= bool(good)
                 times.setdefault("import autotune", []).append(loaded)
                 times.setdefault(f"first call {n}x{n}x{n}, {how} store", []).append(first)
@@ -277,15 +259,16 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
     if row := products.get("gemm m=192 n=192 k=192"):
         yield f"192x192x192: {row.trials / row.elapsed:.1f} candidates a second built, checked and measured"
     if products:
-        yield f"gemm: the first pick, without a search, has {mean([r.first for r in products.values()]):.2f} of the tuned speed"
+        first = mean([row.first for row in products.values()])
+        yield f"gemm: the first pick, without a search, has {first:.2f} of the tuned speed"
 
 
 def show(row: Row) -> Row:
     from autotune.report import duration
 
-    peers = "".join(f"  {name} {duration(s)}" for name, s in row.peers.items())
-    rate = "" if row.ratio != row.ratio else f"  {row.ratio:.2f}x {row.against}"
-    print(f"{row.case:44} {duration(row.seconds):>8}{peers}{rate}" + ("" if row.right else "  WRONG RESULT"), flush=True)
+    parts = [f"{row.case:44} {duration(row.seconds):>8}", *(f"{name} {duration(s)}" for name, s in row.peers.items())]
+    parts += [f"{row.ratio:.2f}x {row.against}"] * (row.ratio == row.ratio) + ["WRONG RESULT"] * (not row.right)
+    print("  ".join(parts), flush=True)
     return row
 
 
@@ -293,8 +276,8 @@ def markdown(rows: Sequence[Row], told: Mapping[str, Any]) -> str:
     """The README's table: a line a case, and the means."""
     from autotune.report import duration
 
-    how = f"{told['threads']} thread{'s' * (told['threads'] != 1)}, {told['budget']:g} s of tuning, {told['rounds']} rounds"
-    lines = [f"{told['cpu']}, {how}; {', '.join(f'{k} {v}' for k, v in told['versions'].items())}.", ""]
+    how = f"threads: {told['threads']}, {told['budget']:g} s of tuning a kernel, {told['rounds']} rounds"
+    lines = [", ".join([told["cpu"], how, *map(" ".join, told["versions"].items())]) + ".", ""]
     lines += ["| case | autotune | NumPy | torch | ratio | to |", "|---|---|---|---|---|---|"]
     for group in dict.fromkeys(row.group for row in rows):
         for row in [row for row in rows if row.group == group]:
@@ -329,15 +312,13 @@ def run(options: argparse.Namespace) -> int:
         "budget": options.budget, "rounds": options.rounds, "notes": list(notes(rows)),
         "means": {name: value for name, value in means.items() if value == value},
     }  # fmt: skip
-    print("# geometric means", *(f"{name:12} {value:.3f}" for name, value in told["means"].items()), *told["notes"], sep="\n")
+    print("# geometric means", *map("{0[0]:12} {0[1]:.3f}".format, told["means"].items()), *told["notes"], sep="\n")
     if options.json:
-        plain = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
-        options.json.write_text(json.dumps({**told, "rows": plain}, indent=1) + "\n", "utf-8")
+        told["rows"] = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
+        options.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     if options.update_readme:
-        page = ROOT / "README.md"
-        page.write_text(README.sub(lambda _: markdown(rows, told), page.read_text("utf-8")), "utf-8")
-    wrong = [row.case for row in rows if not row.right]
-    print(f"{len(wrong)} wrong results: {', '.join(wrong)}" if wrong else "every result is right")
+        wrong = [row.case for row in rows if not row.right]
+    print(f"wrong results: {', '.join(wrong)}" if wrong else "every result is right")
     return int(bool(wrong))
 
 
@@ -346,17 +327,16 @@ def main() -> int:
     seconds = lambda text: float(text.removesuffix("s"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=lambda text: text.split(","), default=usual, help=f"of {','.join(GROUPS)}")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--budget", type=seconds, default=2.0, help="seconds of tuning a kernel")
-    parser.add_argument("--rounds", type=int, default=15)
+    for name, kind, default in (("--threads", int, 1), ("--budget", seconds, 2.0), ("--rounds", int, 15)):
+        parser.add_argument(name, type=kind, default=default, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--update-readme", action="store_true", help="rewrite the results in README.md")
     parser.add_argument("--cache-dir", help="keep the store here, not in an empty temporary directory")
     options = parser.parse_args()
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no group {min(unknown)!r}; there are {', '.join(GROUPS)}")
-    if any(name in os.environ for name in UNSET):
-        clean = {name: value for name, value in os.environ.items() if name not in UNSET}
+    clean = {name: value for name, value in os.environ.items() if name not in UNSET}
+    if len(clean) < len(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.argv], clean)
     sys.path.insert(0, str(ROOT))
     options.torch = find_spec("torch") is not None

@@ -84,7 +84,7 @@ class PanelSketch:
         tall_modes: tuple[int, ...] = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tall_modes[:2]
-        blocks = tuple(dict.fromkeys((k, *_depths(k, 4 * lanes), *((8, 16) if k > 64 and m <= 32 else ()))))
+        blocks = tuple(dict.fromkeys((k, *_depths(k, 4 * lanes), *((4, 8, 16) if k > 64 and m <= 32 else ()))))
         tiles, rejected = self._tiles(rows, vectors, m, n)
         small = (m * k + k * n + m * n) * self.stage.dtype.compute.bytes < (
             self.spec.caches[1].bytes if len(self.spec.caches) > 1 else 1 << 19
@@ -197,10 +197,12 @@ class PanelSketch:
         b_block = kc * nc * size
         near = b_block + kc * mc * size < 0.8 * mach.l2
         b_near = np.where(near, 0.0, np.where(b_block < 0.5 * mach.l3, row_blocks - 1, 0.0))
-        run = np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc)) * size
-        if self._strided:
-            run = np.where(wide == 2, kc, kc) * size * 1.0
-        flow = np.minimum(1.0, 0.45 + 0.55 * np.minimum(run, 2048) / 2048)
+        # How long the runs of memory are that the wide operand is read in, and how many of them at once: short runs defeat
+        # the prefetcher, and more rows than ways a multiple of 4 KiB apart push each other out of the first cache.
+        run = (kc if self._strided else np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc))) * size
+        flow = 0.4 + 0.6 * np.minimum(run, 2048) / 2048
+        crowded = (wide == 0) & (kc > mach.l1_ways) & (span % 4096 == 0) & (not self._strided)
+        flow = flow * np.where(crowded, 0.65, 1.0) * np.where((kc <= 16) & (np.abs(nv - 4) > 2), 0.95, 1.0)
         memory = (a_bytes * a_times + b_bytes * b_times / flow) * mach.byte(home) + b_bytes * b_near * mach.byte("L3")
         memory = memory + c_bytes * (2 * blocks_k - 1) * mach.byte(mach.level(c_bytes)) * 1.0
         pack_b = np.where(wide == 0, 0.0, np.where(wide == 8, 0.22, 0.25) + (0.15 if self._strided else 0.0))
@@ -251,7 +253,9 @@ class PanelSketch:
                 steps.append(Pack(s, a.ordinal, inside(u), panels))
                 cached += self._copy(a, u, mr, 1, True) if panels else self._rows(a)
         tiles = (((f"{u}.1", mr),) if u else ()) + ((f"{v}.1", nr),)
-        steps.append(RegisterTile(s, tiles))
+        stream = kc <= 16 and kc < self.stage.extents[k] and not self.inner_reductions
+        steps.append(RegisterTile(s, tiles, ((f"{k}.1", kc),) if stream else ()))
+        steps += [Unroll(s, f"{k}.1.1")] if stream else []
         if (
             self.stage.extents[v] * (self.stage.extents[u] if u else 1) > 4096
             and self.stage.compute.points > 1 << 20

@@ -159,8 +159,10 @@ class Reorder(Step, kind="reorder"):
 
 @dataclass(frozen=True)
 class Fuse(Step, kind="fuse"):
-    """for x < N: for y < M: S(x, y)  -->  for x_y < N*M: S(x_y // M, x_y % M). Contiguous indices become linear
-    again."""
+    """for x < N: for y < M: S(x, y)  -->  for x_y < N*M: S(x_y // M, x_y % M)
+
+    Contiguous indices become linear again.
+    """
 
     outer: str
     inner: str
@@ -182,8 +184,10 @@ class Fuse(Step, kind="fuse"):
 
 @dataclass(frozen=True)
 class Vectorize(Step, kind="vectorize"):
-    """Runs all iterations of a loop at once, in vectors of `lanes` elements (a power of two that the extent never
-    exceeds)."""
+    """Runs all iterations of a loop at once, as vectors of `lanes` elements.
+
+    `lanes` is a power of two that the extent never exceeds.
+    """
 
     loop: str
     lanes: int
@@ -221,8 +225,10 @@ class Unroll(Step, kind="unroll"):
 
 @dataclass(frozen=True)
 class Parallel(Step, kind="parallel"):
-    """Runs the iterations of an outermost loop on several threads: equal blocks (chunk 0), or `chunk` at a time on
-    demand."""
+    """Runs the iterations of an outermost loop on several threads.
+
+    Each gets one block of them (chunk 0), or `chunk` at a time on demand.
+    """
 
     loop: str
     chunk: int = 0

@@ -232,8 +232,10 @@ class _Tiling:
 
 @dataclass(frozen=True)
 class Prefetch(Step, kind="prefetch"):
-    """Asks for the cache lines of a register tile's results before its reduction starts, so that the write finds them
-    near."""
+    """Asks for the cache lines of a register tile's results before its reduction starts.
+
+    The write then finds them near.
+    """
 
     def apply(self, nest: Nest) -> Nest:
         name = f"{self.stage}.acc"
@@ -281,8 +283,10 @@ def _stores(stmt: Stmt) -> list[Store | Reduce]:
 
 @dataclass(frozen=True)
 class StoreHint(Step, kind="store_hint"):
-    """Writes the stage's results past the caches (non-temporal stores): for results much larger than the last-level
-    cache."""
+    """Writes the stage's results past the caches (non-temporal stores).
+
+    For results much larger than the last-level cache.
+    """
 
     def apply(self, nest: Nest) -> Nest:
         if not any(isinstance(leaf, Store) for leaf, _ in final_stores(nest, self.stage)):

@@ -1,0 +1,202 @@
+"""Nest to machine code: the text of tiny kernels, random programs under random schedules, and what the code keeps."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autotune.codegen import jit
+from autotune.codegen.llvm import render
+from autotune.devices.spec import DeviceSpec
+from autotune.ir.errors import ScheduleError
+from autotune.ir.lower import lower
+from autotune.ir.program import TensorProgram
+from autotune.ir.schedule import Schedule
+from autotune.ir.steps import RegisterTile, Split, Step, Unroll, Vectorize
+from autotune.worker import Guarded
+from tests.ir.programs import product, scale
+from tests.kernels import ENTRY, HERE, NARROW, Machine, choices, kernels, problem, spec
+
+MASKED = DeviceSpec("cpu", "test", "test", "znver4", ("+avx512f", "+avx512vl"), vector_bits=512, vector_registers=32)
+TILE = (RegisterTile("t0", (("i", 6), ("j", 64))), Unroll("t0", "i.1"), Split("t0", "j.1", 16), Unroll("t0", "j.1.0"),
+        Vectorize("t0", "j.1.1", 16))  # fmt: skip
+GOLDEN: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
+    "scale": (scale(10), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
+    "product": (product(2, 4, 3), (RegisterTile("t0", (("i", 2), ("j", 4))), Unroll("t0", "i.1"),
+                                   Vectorize("t0", "j.1", 4))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
+    program, steps = GOLDEN[name]
+    source = render(Schedule(steps).apply(lower(program)), MASKED)
+    golden(f"llvm/{name}.ll", source.text)
+    assert (*source.buffers, *source.strides) == tuple(b.name for b in program.buffers)
+    assert problem(program, Schedule(steps)) == problem(program, Schedule(steps), target=NARROW) == ""
+
+
+# ---- random programs ------------------------------------------------------------------------------------------------
+
+SIZES = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 48, 65)
+Maker = Callable[[int, int, int], tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]]
+
+
+def softmax(axis: int) -> Callable[[Any], Any]:
+    def fn(x: Any) -> Any:
+        e = np.exp(x - x.max(axis=axis, keepdims=True))
+        return e / e.sum(axis=axis, keepdims=True)
+
+    return fn
+
+
+def centred(x: Any, w: Any, b: Any) -> Any:
+    d = x - x.mean(axis=-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1e-5) * w + b
+
+
+FLOATS: dict[str, Maker] = {
+    "product": lambda a, b, c: (lambda x, y: x @ y, ((a, c), (c, b))),
+    "second turned": lambda a, b, c: (lambda x, y: x @ y.T, ((a, c), (b, c))),
+    "first turned": lambda a, b, c: (lambda x, y: x.T @ y, ((c, a), (c, b))),
+    "epilogue": lambda a, b, c: (lambda x, y, v: np.maximum(x @ y + v, 0), ((a, c), (c, b), (b,))),
+    "heavy epilogue": lambda a, b, c: (lambda x, y, v: np.tanh(x @ y.T + v), ((a, c), (b, c), (b,))),
+    "prologue": lambda a, b, c: (lambda x, y: np.maximum(x, 0) @ y, ((a, c), (c, b))),
+    "batch": lambda a, b, c: (lambda x, y: x @ y, ((a % 4 + 1, b, c), (a % 4 + 1, c, a))),
+    "two layers": lambda a, b, c: (lambda x, u, v: np.maximum(x @ u, 0) @ v, ((a, b), (b, c), (c, a))),
+    "rows": lambda a, b, c: (softmax(-1), ((a, b),)),
+    "columns": lambda a, b, c: (softmax(0), ((a, b),)),
+    "centred": lambda a, b, c: (centred, ((a, b), (b,), (b,))),
+    "sum": lambda a, b, c: (lambda x: x.sum(axis=1), ((a, b),)),
+    "sum over rows": lambda a, b, c: (lambda x: x.sum(axis=0), ((a, b),)),
+    "mean over rows": lambda a, b, c: (lambda x: x.mean(axis=0), ((a, b),)),
+    "maximum of two axes": lambda a, b, c: (lambda x: x.max(axis=(0, 2)), ((a % 6 + 1, b, c % 12 + 1),)),
+    "everything": lambda a, b, c: (lambda x, y: (x * y).sum(), ((a, b), (a, b))),
+    "norm": lambda a, b, c: (lambda x: np.sqrt((x * x).sum(axis=1)), ((a, b),)),
+    "deviation": lambda a, b, c: (lambda x: (x - x.mean()) ** 2, ((a, b),)),
+    "turned": lambda a, b, c: (lambda x: x.T + 0, ((a, b),)),
+    "permuted": lambda a, b, c: (lambda x: np.transpose(x, (2, 0, 1)) * 2, ((a % 6 + 1, b, c),)),
+    "chain": lambda a, b, c: (lambda x, y, z: np.maximum(x * y + z, 0), ((a, b), (a, b), (b,))),
+    "outer": lambda a, b, c: (lambda x, y: x[:, None] / y[None, :], ((a,), (b,))),
+    "quotient": lambda a, b, c: (lambda x, y: x / y, ((a, b), (a, 1))),
+    "sliced": lambda a, b, c: (lambda x: x[1:, ::2] * 3, ((a + 1, b),)),
+    "reshaped": lambda a, b, c: (lambda x: (x.reshape(-1) + 1).reshape(b, a), ((a, b),)),
+    "chosen": lambda a, b, c: (lambda x, y: np.where(x > y, x, y * 2), ((a, b), (a, b))),
+    "exponential": lambda a, b, c: (lambda x: np.exp(x) * 2, ((a, b),)),
+    "any": lambda a, b, c: (lambda x: (x > 0).any(axis=1), ((a, b),)),
+}  # fmt: skip
+OTHERS = {"i32": ("product", "second turned", "sum", "turned"), "i8": ("sum", "chosen", "turned"),
+          "f16": ("product", "rows", "chain"), "i64": ("sum over rows", "everything")}  # fmt: skip
+KINDS = [(name, t) for name in FLOATS for t in ("f32", "f32", "f64")]
+KINDS += [(name, t) for t, names in OTHERS.items() for name in names]
+tried: Counter[str] = Counter()
+
+
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(KINDS), st.tuples(*[st.sampled_from(SIZES)] * 3), st.sampled_from((1, 2)),
+       st.sampled_from((HERE, NARROW)), st.integers(0, 1 << 30))  # fmt: skip
+def check_random_programs(
+    kind: tuple[str, str], sizes: tuple[int, int, int], threads: int, target: DeviceSpec, seed: int
+) -> None:
+    fn, shapes = FLOATS[kind[0]](*sizes)
+    for program in kernels(fn, *(spec(*s, dtype=kind[1]) for s in shapes)):
+        for sketch, candidate in choices(program, threads, 2, seed, target):
+            try:
+                found = problem(program, candidate.schedule, threads, target, thorough=seed % 4 == 0)
+            except ScheduleError as error:
+                assert sketch != "first" or candidate.sketch < 0, error
+                tried[f"refused: {error.reason}"] += 1
+                continue
+            tried[sketch] += 1
+            assert not found, f"{found}\n{candidate.point}\n{candidate.schedule}"
+
+
+def test_random_programs_under_random_schedules() -> None:
+    """Interpreter and machine code: at least 300 schedules, and few that a sketch draws are refused."""
+    tried.clear()
+    check_random_programs()
+    refused = sum(n for kind, n in tried.items() if kind.startswith("refused"))
+    assert tried.total() - refused >= 300 and refused < 0.1 * tried.total(), tried
+
+
+# ---- what the code keeps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [MASKED, replace(MASKED, arch="znver3", features=("+avx2", "+fma"))], ids=str)
+def test_a_register_tile_stays_in_registers(target: DeviceSpec) -> None:
+    """No memory of the stack is left in the assembly, and the innermost loop is loads and multiplications only."""
+    rows, columns, lanes = (6, 64, 16) if target is MASKED else (4, 16, 8)
+    steps = (RegisterTile("t0", (("i", rows), ("j", columns))), Unroll("t0", "i.1"), Split("t0", "j.1", lanes),
+             Unroll("t0", "j.1.0"), Vectorize("t0", "j.1.1", lanes))  # fmt: skip
+    source = render(Schedule(steps).apply(lower(product(2 * rows, columns, 40))), target)
+    assert "alloca" in source.text, "accumulators begin as slots of the stack"
+    text = jit.assembly(source.text, target.arch, target.features, "x86_64-unknown-linux-gnu")
+    loop = innermost(text)
+    assert len(re.findall(r"vfmadd\w+ps", loop)) == rows * columns // lanes, loop
+    assert not re.search(r"\(%r[sb]p", loop) and not re.search(r"\(%rsp\)|call", text), loop
+
+
+def innermost(assembly: str) -> str:
+    """The block with most multiplications among those that jump to their own beginning."""
+    blocks = re.findall(r"^(\.LBB\w+):.*?\n(.*?)(?=^\.LBB\w+:|\Z)", assembly, re.MULTILINE | re.DOTALL)
+    own = [body for label, body in blocks if re.search(rf"j\w+\s+{re.escape(label)}$", body, re.MULTILINE)]
+    return max(own, key=lambda body: body.count("vfmadd"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_divisor_for_many_is_exact_division(dtype: type[Any]) -> None:
+    """A uniform divisor becomes a reciprocal where that is exact; elsewhere and at the ends it is a division."""
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    far = 2.0 ** (100 if dtype is np.float32 else 900)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, 1.0]
+    x = np.concatenate([rng.standard_normal(500) * 2.0 ** rng.integers(-40, 40, 500), special]).astype(dtype)[None]
+    divisors = [*special, info.smallest_subnormal, far, 1 / far, np.nextafter(far, np.inf), 1 / 3, -7.0, 1e10, 2.0**-20]
+    divisors += [float(v) for v in rng.standard_normal(20) * 2.0 ** rng.integers(-50, 50, 20)]
+    (program,) = kernels(lambda x, y: x / y, *(spec(*s, dtype=np.dtype(dtype).name) for s in (x.shape, (1, 1))))
+    machine = Machine(program, next(choices(program, 1, 0))[1].schedule)
+    for divisor in divisors:
+        y = np.array([[divisor]], dtype)
+        with np.errstate(all="ignore"):
+            want = x / y
+        (got,) = machine([x, y])
+        ordinary = (np.abs(want) >= info.tiny) | (want == 0) | np.isnan(want)
+        np.testing.assert_array_equal(got[ordinary], want[ordinary], err_msg=str(divisor))
+        np.testing.assert_allclose(got, want, rtol=0, atol=info.smallest_subnormal, err_msg=str(divisor))
+        assert (np.signbit(got) == np.signbit(want))[~np.isnan(want)].all(), divisor
+
+
+def run_tails() -> None:
+    """Every length around a vector, with arrays that end where the next page begins: another byte is a fault."""
+    for dtype, target in ((d, t) for d in ("f32", "f64", "i8", "f16", "bool") for t in (HERE, NARROW)):
+        fn: Any = (lambda x: ~x) if dtype == "bool" else lambda x: x * 2
+        for n in (*range(1, 20), 31, 33, 63, 65, 67, 127, 129):
+            for shape in ((n,), (3, n), (n, 5)):
+                for program in (*kernels(fn, spec(*shape, dtype=dtype)), *kernels(lambda x: x.T | x.T if x.dtype == bool else x.T + 0, spec(*shape, dtype=dtype))):
+                    entry_at_page_end(program, target)
+
+
+def entry_at_page_end(program: TensorProgram, target: DeviceSpec) -> None:
+    machine = Machine(program, next(choices(program, 1, 0, target=target))[1].schedule, 1, target)
+    memory = [Guarded(b.bytes, b.bytes - -(-b.bytes // 64) * 64) for b in program.buffers]
+    for m in memory:
+        m.bytes[:] = 1
+    ENTRY(machine.loaded.address)((ctypes.c_void_p * len(memory))(*[m.bytes.ctypes.data for m in memory]), None, 1)
+    assert not any(m.disturbed() for m in memory), program
+
+
+def test_masked_tails_touch_nothing_outside() -> None:
+    code = "from tests.codegen.test_llvm import run_tails; run_tails()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, f"ended with {done.returncode}\n{done.stderr}"
