@@ -304,7 +304,6 @@ def run(options: argparse.Namespace) -> int:
             print("threadpoolctl is missing: NumPy's threads are not limited", file=sys.stderr)
         bench = Bench(options)
         for name in options.groups:
-            print(f"# {name}", flush=True)
             rows += GROUPS[name](bench)
     means = {name: mean([row.ratio for row in rows if row.group == name]) for name in options.groups}
     told: dict[str, Any] = {
@@ -316,8 +315,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         told["rows"] = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
         options.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
-    if options.update_readme:
-        wrong = [row.case for row in rows if not row.right]
+    wrong, page = [row.case for row in rows if not row.right], ROOT / "README.md"
+    if options.update_readme and not wrong:
+        page.write_text(README.sub(lambda _: markdown(rows, told), page.read_text("utf-8")), "utf-8")
     print(f"wrong results: {', '.join(wrong)}" if wrong else "every result is right")
     return int(bool(wrong))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from .. import calibrate as measuring
@@ -24,21 +25,22 @@ from ..devices.client import WorkerClient
 from ..devices.spec import DeviceSpec
 from ..ir.errors import AutotuneError
 from ..options import resolve, user_directory
-from .output import aligned, say
+from .output import FORMAT, aligned, say
 from .stores import default_store
 
 
-def devices(calibrate: bool, threads: int | None, form: str) -> int:
+@click.command()
+@click.option("--calibrate", is_flag=True, help="Measure peak and bandwidth with generated kernels, and keep them.")
+@click.option("--threads", type=click.IntRange(1), help="Threads to calibrate with, beside one.")
+@FORMAT
+def devices(calibrate: bool, threads: int | None, form: str) -> None:
+    """Describe the devices of this machine."""
     found = measuring.list_devices()
     if calibrate:
         found = [measuring.calibrate(spec, threads, say) for spec in found]
-        for spec in found:
-            say(f"kept in {measuring.save(spec)}")
-    if form == "json":
-        print(json.dumps([{"id": spec.id, "digest": spec.digest, **spec.to_json()} for spec in found], indent=1))
-    else:
-        print("\n".join(map(_described, found)), end="")
-    return 0
+        say("kept in " + ", ".join(str(measuring.save(spec)) for spec in found))
+    plain = [{"id": spec.id, "digest": spec.digest, **spec.to_json()} for spec in found]
+    click.echo(json.dumps(plain, indent=1) if form == "json" else "\n".join(map(_described, found)).rstrip())
 
 
 def _described(spec: DeviceSpec) -> str:
@@ -61,8 +63,9 @@ def _described(spec: DeviceSpec) -> str:
     return f"{spec.id}: {spec.name} ({spec.vendor})\n{' '.join(wide)}\n{table}"
 
 
+@click.command()
 def doctor() -> int:
-    """Each check a line: ok or failed, what was found, and what to do."""
+    """Check that everything that tuning needs works here, and say what to do where it does not."""
     failed = 0
     for name, check, advice in _CHECKS:
         try:
@@ -70,8 +73,8 @@ def doctor() -> int:
         except (AutotuneError, OSError, ImportError, RuntimeError) as error:
             failed += 1
             found = f"failed  {name}: {(str(error) or type(error).__name__).splitlines()[0]}; {advice}"
-        print(found, flush=True)
-    print(f"{failed} of {len(_CHECKS)} checks failed" if failed else "everything works")
+        click.echo(found)
+    click.echo(f"{failed} of {len(_CHECKS)} checks failed" if failed else "everything works")
     return int(failed > 0)
 
 
@@ -83,15 +86,13 @@ def _expect(well: bool, told: str) -> str:
 
 def _cpu() -> str:
     spec = measuring.device("cpu")
-    measured = "measured" in dict(spec.provenance).values()
-    how = "calibrated" if measured else "not calibrated (autotune devices --calibrate)"
+    how = "calibrated" if "measured" in dict(spec.provenance).values() else "not calibrated: autotune devices --calibrate"
     return _expect(spec.vector_bits >= 128, f"{spec.name} ({spec.id}), vectors of {spec.vector_bits} bits, {how}")
 
 
 def _home() -> Path:
     home = resolve().cache_dir or user_directory("cache")
-    _expect(home is not None, "there is no home directory")
-    return Path(str(home))
+    return Path(_expect(home is not None, str(home)))
 
 
 def _directory() -> str:
@@ -115,11 +116,6 @@ def _worker() -> str:
     with WorkerClient(measuring.device("cpu")) as client:
         client.wait()
     return f"starts in {time.monotonic() - start:.1f} s"
-
-
-def _path() -> str:
-    path = call_path()
-    return _expect(not isinstance(path, AutotuneError), str(path) if isinstance(path, AutotuneError) else "native")
 
 
 def _kernel() -> str:

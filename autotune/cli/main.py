@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .. import __version__
 from ..ir.errors import AutotuneError, DeviceError, FrozenError, MeasureError, UsageError
 from ..options import Options, resolve
 from .grid import Case, cases, read
+from .machine import devices, doctor
 from .output import FORMATS, Progress, Writer, say, words
 from .run import FIELDS, Record, State, exit_code, prepare, run
 from .stores import cache
@@ -54,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("interrupted")
             return 130
         except click.ClickException as error:
-            helped = isinstance(error, click.exceptions.NoArgsIsHelpError)
-            say(error.format_message() if helped else f"error: {error.format_message()}")
+            told = error.format_message()
+            say(told if isinstance(error, click.exceptions.NoArgsIsHelpError) else f"error: {told}")
             return error.exit_code
         except (AutotuneError, OSError) as error:
             if _debugging():
@@ -71,15 +73,9 @@ def _debugging() -> bool:
         return False
 
 
-def _with(*groups: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """Several groups of options."""
-
-    def add(command: Any) -> Any:
-        for option in [option for group in reversed(groups) for option in reversed(group)]:
-            command = option(command)
-        return command
-
-    return add
+def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options at once."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -94,14 +90,12 @@ def cli() -> None:
 
 def chosen(given: dict[str, Any]) -> list[Case]:
     """The cases that the command line names, all of them checked."""
-    op, source = given["op"], given["source"]
+    op, source, dtype = given["op"], given["source"], given["dtype"]
     if (op is None) == (source is None):
         raise UsageError("name an operation (such as gemm m=64 n=64 k=64), or a file of cases with --from")
-    if source is None:
-        return cases(op, given["words"], given["dtype"])
-    if given["dtype"] is not None:
+    if source is not None and dtype is not None:
         raise UsageError("--from takes the dtype of each case from the file")
-    return read(source, FIELDS)
+    return cases(op, given["words"], dtype) if source is None else read(source, FIELDS)
 
 
 def ready(given: dict[str, Any], here: bool = True) -> Options:
@@ -125,8 +119,7 @@ def _run(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequ
             progress.start(str(case), options.budget or 1.0)
             record = state.get(case)
             if record is None:
-                record = each(case, progress.trial)
-                state.put(case, record)
+                state.put(case, record := each(case, progress.trial))
             records.append(record)
             writer.write(record)
             progress.finish(record)
@@ -137,7 +130,7 @@ def _run(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequ
 
 
 @cli.command()
-@_with(_CASES, _MEASURING)
+@_with(*_CASES, *_MEASURING)
 @click.option("--resume", is_flag=True, help="Go on where this sweep was stopped: finished cases are not run again.")
 @click.option("--state", "path", type=_PATH, help="Where to note finished cases (default: in the cache directory).")
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that build candidates (now: one).")
@@ -155,7 +148,7 @@ def sweep(resume: bool, path: Path | None, jobs: int, **given: Any) -> int:
 
 
 @cli.command()
-@_with(_CASES, _MEASURING)
+@_with(*_CASES, *_MEASURING)
 @click.option("--against", default="numpy,torch", show_default=True, help="Libraries to compare with.")
 @click.option("--fail-slower", "slower", metavar="5%", help="Exit 1 where a case is slower than a peer by more.")
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds of samples.")
@@ -181,7 +174,7 @@ def bench(against: str, slower: str | None, rounds: int, stability: int | None, 
 
 
 @cli.command()
-@_with(_CASES)
+@_with(*_CASES)
 @click.option("--counterfactual", is_flag=True, help="Not in this version.")
 def explain(counterfactual: bool, **given: Any) -> int:
     """Say what would run and why: schedule, exact counts, predicted and measured time, % of roofline."""
@@ -194,7 +187,7 @@ def explain(counterfactual: bool, **given: Any) -> int:
 
 
 @cli.command()
-@_with(_CASES)
+@_with(*_CASES)
 @click.option("--target", type=click.Choice(("cuda", "hip", "opencl", "llvm")), default="llvm", show_default=True)
 @click.option("-o", "--output", type=_PATH, required=True, help="The folder to write.")
 def emit(target: str, output: Path, **given: Any) -> int:
@@ -211,26 +204,8 @@ def emit(target: str, output: Path, **given: Any) -> int:
     return 0
 
 
-@cli.command()
-@click.option("--calibrate", is_flag=True, help="Measure peak and bandwidth with generated kernels, and keep them.")
-@click.option("--threads", type=click.IntRange(1), help="Threads to calibrate with, beside one.")
-@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
-def devices(calibrate: bool, threads: int | None, form: str) -> int:
-    """Describe the devices of this machine."""
-    from . import machine
-
-    return machine.devices(calibrate, threads, form)
-
-
-@cli.command()
-def doctor() -> int:
-    """Check that everything that tuning needs works here, and say what to do where it does not."""
-    from . import machine
-
-    return machine.doctor()
-
-
-cli.add_command(cache)
+for _command in (devices, doctor, cache):
+    cli.add_command(_command)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -204,6 +204,10 @@ class PanelSketch:
         crowded = (wide == 0) & (kc > mach.l1_ways) & (span % 4096 == 0) & (not self._strided)
         flow = flow * np.where(crowded, 0.65, 1.0) * np.where((kc <= 16) & (np.abs(nv - 4) > 2), 0.95, 1.0)
         memory = (a_bytes * a_times + b_bytes * b_times / flow) * mach.byte(home) + b_bytes * b_near * mach.byte("L3")
+        # A packed block that the second cache cannot hold is written out and read back.
+        far_b = np.where(b_block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
+        memory = memory + np.where((wide > 0) & (b_block > 0.7 * mach.l2), 2.5 * b_bytes * far_b, 0.0)
+        memory = memory + np.where((tall > 0) & (mc * kc * size > 0.7 * mach.l2), 2 * a_bytes * mach.byte("L3"), 0.0)
         memory = memory + c_bytes * (2 * blocks_k - 1) * mach.byte(mach.level(c_bytes)) * 1.0
         pack_b = np.where(wide == 0, 0.0, np.where(wide == 8, 0.22, 0.25) + (0.15 if self._strided else 0.0))
         pack_a = np.select([tall == 1, tall == 2], [0.16, 0.4], 0.0)

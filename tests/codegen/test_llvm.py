@@ -27,11 +27,10 @@ from autotune.ir.schedule import Schedule
 from autotune.ir.steps import RegisterTile, Split, Step, Unroll, Vectorize
 from autotune.worker import Guarded
 from tests.ir.programs import product, scale
-from tests.kernels import ENTRY, HERE, NARROW, Machine, choices, kernels, problem, spec
+from tests.kernels import HERE, NARROW, Machine, choices, kernels, problem, spec
 
 MASKED = DeviceSpec("cpu", "test", "test", "znver4", ("+avx512f", "+avx512vl"), vector_bits=512, vector_registers=32)
-TILE = (RegisterTile("t0", (("i", 6), ("j", 64))), Unroll("t0", "i.1"), Split("t0", "j.1", 16), Unroll("t0", "j.1.0"),
-        Vectorize("t0", "j.1.1", 16))  # fmt: skip
+PLAIN = replace(MASKED, arch="znver3", features=("+avx2", "+fma"))
 GOLDEN: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "scale": (scale(10), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
     "product": (product(2, 4, 3), (RegisterTile("t0", (("i", 2), ("j", 4))), Unroll("t0", "i.1"),
@@ -134,7 +133,7 @@ def test_random_programs_under_random_schedules() -> None:
 # ---- what the code keeps --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", [MASKED, replace(MASKED, arch="znver3", features=("+avx2", "+fma"))], ids=str)
+@pytest.mark.parametrize("target", [MASKED, PLAIN], ids=lambda target: target.arch)
 def test_a_register_tile_stays_in_registers(target: DeviceSpec) -> None:
     """No memory of the stack is left in the assembly, and the innermost loop is loads and multiplications only."""
     rows, columns, lanes = (6, 64, 16) if target is MASKED else (4, 16, 8)
@@ -142,17 +141,14 @@ def test_a_register_tile_stays_in_registers(target: DeviceSpec) -> None:
              Unroll("t0", "j.1.0"), Vectorize("t0", "j.1.1", lanes))  # fmt: skip
     source = render(Schedule(steps).apply(lower(product(2 * rows, columns, 40))), target)
     assert "alloca" in source.text, "accumulators begin as slots of the stack"
-    text = jit.assembly(source.text, target.arch, target.features, "x86_64-unknown-linux-gnu")
-    loop = innermost(text)
-    assert len(re.findall(r"vfmadd\w+ps", loop)) == rows * columns // lanes, loop
-    assert not re.search(r"\(%r[sb]p", loop) and not re.search(r"\(%rsp\)|call", text), loop
-
-
-def innermost(assembly: str) -> str:
-    """The block with most multiplications among those that jump to their own beginning."""
-    blocks = re.findall(r"^(\.LBB\w+):.*?\n(.*?)(?=^\.LBB\w+:|\Z)", assembly, re.MULTILINE | re.DOTALL)
-    own = [body for label, body in blocks if re.search(rf"j\w+\s+{re.escape(label)}$", body, re.MULTILINE)]
-    return max(own, key=lambda body: body.count("vfmadd"))
+    whole = jit.assembly(source.text, target.arch, target.features, "x86_64-unknown-linux-gnu")
+    part = whole[whole.index("kernel.part0:") : whole.index(".cfi_endproc")]
+    assert "(%rsp" not in part and "(%rbp" not in part, part
+    (loop,) = re.findall(r"^(\.LBB\w+):((?:(?!^\.LBB).)*?)j\w+\s+\1$", part, re.MULTILINE | re.DOTALL)
+    work = [line.split()[0] for line in loop[1].splitlines() if line.strip() and "cfi" not in line]
+    vectors = columns // lanes
+    assert Counter(w[:6] for w in work if w[0] == "v") == {
+        "vfmadd": rows * vectors, "vmovup": vectors, "vbroad": rows}, loop[1]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -179,21 +175,16 @@ def test_one_divisor_for_many_is_exact_division(dtype: type[Any]) -> None:
 
 def run_tails() -> None:
     """Every length around a vector, with arrays that end where the next page begins: another byte is a fault."""
-    for dtype, target in ((d, t) for d in ("f32", "f64", "i8", "f16", "bool") for t in (HERE, NARROW)):
-        fn: Any = (lambda x: ~x) if dtype == "bool" else lambda x: x * 2
-        for n in (*range(1, 20), 31, 33, 63, 65, 67, 127, 129):
-            for shape in ((n,), (3, n), (n, 5)):
-                for program in (*kernels(fn, spec(*shape, dtype=dtype)), *kernels(lambda x: x.T | x.T if x.dtype == bool else x.T + 0, spec(*shape, dtype=dtype))):
-                    entry_at_page_end(program, target)
-
-
-def entry_at_page_end(program: TensorProgram, target: DeviceSpec) -> None:
-    machine = Machine(program, next(choices(program, 1, 0, target=target))[1].schedule, 1, target)
-    memory = [Guarded(b.bytes, b.bytes - -(-b.bytes // 64) * 64) for b in program.buffers]
-    for m in memory:
-        m.bytes[:] = 1
-    ENTRY(machine.loaded.address)((ctypes.c_void_p * len(memory))(*[m.bytes.ctypes.data for m in memory]), None, 1)
-    assert not any(m.disturbed() for m in memory), program
+    kinds = [("f32", HERE), ("f32", NARROW), ("f64", NARROW), ("i8", HERE), ("f16", HERE), ("bool", NARROW)]
+    for (dtype, target), n in ((kind, n) for kind in kinds for n in (1, 3, 7, 9, 15, 16, 17, 33, 65)):
+        for fn, shape in ((np.abs, (n,)), (np.abs, (3, n)), (np.transpose, (n, 5)), (np.transpose, (7, n))):
+            (program,) = kernels(fn, spec(*shape, dtype=dtype))
+            machine = Machine(program, next(choices(program, 1, 0, target=target))[1].schedule, 1, target)
+            memory = [Guarded(b.bytes, b.bytes - -(-b.bytes // 64) * 64) for b in program.buffers]
+            for m in memory:
+                m.bytes[:] = 1
+            machine.entry((ctypes.c_void_p * len(memory))(*[m.bytes.ctypes.data for m in memory]), None, 1)
+            assert not any(m.disturbed() for m in memory), (dtype, target.arch, fn, shape)
 
 
 def test_masked_tails_touch_nothing_outside() -> None:
