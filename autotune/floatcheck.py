@@ -64,7 +64,7 @@ class Checker:
 
     def inputs(self, case: str) -> list[Array]:
         rng = np.random.default_rng([self.seed, THOROUGH.index(case)])
-        return [_fill(case, b.shape, b.dtype, rng) for b in self.program.inputs]
+        return [_repeated(_fill(case, b.shape, b.dtype, rng), b.strides) for b in self.program.inputs]
 
     def check(self, run: Runner, thorough: bool = False, cases: Sequence[str] = QUICK) -> str | None:
         for case in THOROUGH if thorough else cases:
@@ -105,6 +105,14 @@ def _difference(name: str, got: Array, want: Value, rows: tuple[int, Array] | No
 
 
 # ---- inputs ---------------------------------------------------------------------------------------------------------
+
+
+def _repeated(a: Array, strides: tuple[int | str, ...] | None) -> Array:
+    """The array as a layout with strides of 0 can hold it: the same along those axes."""
+    for d, step in enumerate(strides or ()):
+        if step == 0:
+            a = np.broadcast_to(a.take([0], d), a.shape)
+    return a
 
 
 def _fill(case: str, shape: tuple[int, ...], dtype: DType, rng: np.random.Generator) -> Array:

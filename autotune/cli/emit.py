@@ -83,8 +83,8 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
         "target": "llvm", "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": spec.id,
         "features": list(spec.features), "threads": threads, "program": made.digest,
         "entry_points": [{"name": entry, "signature": signature, "arguments": arguments}],
-        "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": source, "counts": count_nest(nest).to_json()}
-                    for (k, s, source), nest in zip(chosen, nests)],
+        "kernels": [{"program": k.digest, "schedule": s.to_json(), "source": how, "counts": count_nest(nest).to_json()}
+                    for (k, s, how), nest in zip(chosen, nests)],
     }  # fmt: skip
     features = ",".join(spec.features)
     told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": features}

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -205,7 +206,14 @@ def read(path: Path, ignored: Sequence[str] = ()) -> list[Case]:
         raise UsageError(f"{path} cannot be read: {error}") from None
     for number, row in enumerate(rows, 1):
         try:
-            out += _entry(row, ignored)
+            op, params, arrays = row["op"], row.get("params", {}), row.get("arrays", {})
+            if unknown := set(row) - {"op", "params", "dtype", "arrays", *ignored}:
+                raise UsageError(f"unknown key {min(unknown)!r}; known are op, params, dtype, arrays")
+            pairs = [*arrays.items(), *params.items()]
+            given = [f"{n}={','.join(map(str, v)) if isinstance(v, list) else v}" for n, v in pairs]
+            out += cases(op, given, None if ":" in op else row.get("dtype"))
+        except (KeyError, TypeError, AttributeError):
+            raise UsageError(f"{path}, case {number}: an entry is a table with op, and tables params, arrays") from None
         except UsageError as error:
             raise UsageError(f"{path}, case {number}: {error}") from None
     if not out:
@@ -214,27 +222,10 @@ def read(path: Path, ignored: Sequence[str] = ()) -> list[Case]:
 
 
 def _rows(text: str, suffix: str) -> list[Any]:
-    if suffix == ".toml":
-        import tomllib
-
-        value: Any = tomllib.loads(text)
-    else:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+    try:
+        value: Any = tomllib.loads(text) if suffix == ".toml" else json.loads(text)
+    except json.JSONDecodeError:
+        value = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(value, dict):
         value = value.get("case", [value] if "op" in value else [])
     return value if isinstance(value, list) else [value]
-
-
-def _entry(row: Any, ignored: Sequence[str]) -> list[Case]:
-    if not isinstance(row, dict) or not isinstance(row.get("op"), str):
-        raise UsageError("an entry is a table with op and params")
-    if unknown := set(row) - {"op", "params", "dtype", "arrays", *ignored}:
-        raise UsageError(f"unknown key {min(unknown)!r}; known are op, params, dtype, arrays")
-    given = [row.get(name, {}) for name in ("arrays", "params")]
-    if not all(isinstance(table, dict) for table in given):
-        raise UsageError("params and arrays are tables")
-    words = [f"{n}={','.join(map(str, v)) if isinstance(v, list) else v}" for table in given for n, v in table.items()]
-    return cases(row["op"], words, None if ":" in row["op"] else row.get("dtype"))

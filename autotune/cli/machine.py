@@ -86,7 +86,7 @@ def _expect(well: bool, told: str) -> str:
 
 def _cpu() -> str:
     spec = measuring.device("cpu")
-    how = "calibrated" if "measured" in dict(spec.provenance).values() else "not calibrated: autotune devices --calibrate"
+    how = "calibrated" if spec.bandwidth else "not calibrated (autotune devices --calibrate)"
     return _expect(spec.vector_bits >= 128, f"{spec.name} ({spec.id}), vectors of {spec.vector_bits} bits, {how}")
 
 
@@ -116,6 +116,11 @@ def _worker() -> str:
     with WorkerClient(measuring.device("cpu")) as client:
         client.wait()
     return f"starts in {time.monotonic() - start:.1f} s"
+
+
+def _path() -> str:
+    path = call_path()
+    return _expect(not isinstance(path, Exception), str(path) if isinstance(path, Exception) else "native")
 
 
 def _kernel() -> str:

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -111,10 +112,8 @@ def ready(given: dict[str, Any], here: bool = True) -> Options:
 def _run(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequence[str], each: Any) -> list[Record]:
     """Run what is not finished yet, in order; after an interrupt nothing more is begun."""
     options, records = state.options, list[Record]()
-    with (
-        Progress(len(todo), given["quiet"], not options.no_color) as progress,
-        Writer(given["form"], fields, given["output"]) as writer,
-    ):
+    progress = Progress(len(todo), given["quiet"], not options.no_color)
+    with closing(progress), Writer(given["form"], fields, given["output"]) as writer:
         for case in todo:
             progress.start(str(case), options.budget or 1.0)
             record = state.get(case)

@@ -14,10 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import click
+
 from ..ir.errors import UsageError
 from ..report import duration
 
 FORMATS = ("table", "json", "jsonl", "csv")
+FORMAT = click.option("--format", "form", type=click.Choice(FORMATS[:2]), default="table", show_default=True)
 Row = dict[str, Any]
 _NUMBER = re.compile(r"-?|[\d.,e+-]+( ?[a-zA-Z%]{1,2})?")
 
@@ -103,7 +106,8 @@ class Progress:
     """What is being done: on a terminal a bar with the best so far and the time left, else a line a finished case."""
 
     def __init__(self, cases: int, quiet: bool, color: bool) -> None:
-        self.cases, self.quiet, self.done, self.bar = cases, quiet, 0, None  # type: int, bool, int, Any
+        self.cases, self.quiet, self.done = cases, quiet, 0
+        self.bar: Any = None
         if sys.stderr.isatty() and not quiet:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -114,12 +118,9 @@ class Progress:
             self.bar = Bar(*columns, console=console, transient=True, redirect_stdout=False)
             self.task = self.bar.add_task("", total=cases)
 
-    def __enter__(self) -> Progress:
-        if self.bar is not None:
             self.bar.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
 

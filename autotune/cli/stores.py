@@ -25,9 +25,8 @@ from ..ir.program import from_json as program_from_json
 from ..ir.schedule import from_json as schedule_from_json
 from ..options import resolve
 from ..report import duration
-from .output import aligned, say
+from .output import FORMAT, aligned, say, words
 
-_FORMAT = click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
 _PATH = click.Path(path_type=Path)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -48,11 +47,9 @@ def default_store(write: bool = False) -> Store:
 def _store(context: click.Context, write: bool = False) -> Store:
     """The store that a command works on: that of --store, or the default one."""
     path: Path | None = context.obj
-    if path is None:
-        return default_store(write)
-    if not write and not path.exists():
+    if path is not None and not write and not path.exists():
         raise UsageError(f"--store {path}: there is no such file")
-    return open_store(path, not write)
+    return open_store(path, not write) if path is not None else default_store(write)
 
 
 def _load(path: Path) -> list[Record]:
@@ -71,8 +68,7 @@ def _add(context: click.Context, records: Iterable[Record]) -> None:
 
 
 def _problem(record: Record) -> str:
-    """What is wrong with a record: its schedule is applied, the nest verified and compared with the program. "" if
-    nothing is."""
+    """Why a record does not hold, if so: its schedule is applied, the nest verified and compared with the program."""
     from ..codegen import build
     from ..ir.equiv import equivalent
 
@@ -99,7 +95,7 @@ def _best(records: Iterable[Record]) -> list[tuple[Record, int]]:
 
 @cache.command("ls")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@_FORMAT
+@FORMAT
 @click.pass_context
 def ls(context: click.Context, limit: int, form: str) -> None:
     """The best schedule of each program, newest first."""
@@ -112,12 +108,10 @@ def ls(context: click.Context, limit: int, form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        row |= {"program": row["program"][:12], "extents": "x".join(map(str, row["extents"])),
-                "seconds": duration(row["seconds"]), "schedule": row["schedule"][:12],
-                "created": time.strftime("%Y-%m-%d", time.gmtime(row["created"]))}  # fmt: skip
-    heads = ("program", "extents", "device", "policy", "status", "seconds", "schedule", "records", "local", "created")
-    click.echo(aligned(heads, [[str(row[name]) for name in heads] for row in rows]), nl=False)
+    heads = ("program", "extents", "device", "policy", "status", "seconds", "schedule", "records", "local")
+    short = [{**row, "program": row["program"][:12], "extents": "x".join(map(str, row["extents"])),
+              "seconds": duration(row["seconds"]), "schedule": row["schedule"][:12]} for row in rows]  # fmt: skip
+    click.echo(aligned(heads, [[str(row[name]) for name in heads] for row in short]), nl=False)
 
 
 @cache.command()
@@ -134,29 +128,23 @@ def show(context: click.Context, digest: str) -> None:
 
 
 @cache.command()
-@_FORMAT
+@FORMAT
 @click.pass_context
 def stat(context: click.Context, form: str) -> None:
     """Where the store is, its size and counts."""
     found = _store(context).stat()
-    if form == "json":
-        click.echo(json.dumps(found, indent=1))
-        return
-    for name, value in found.items():
-        counts = ", ".join(f"{n} {word}" for word, n in value.items()) or "-" if isinstance(value, dict) else value
-        click.echo(f"{name:10} {counts}")
+    plain = [f"{name:10} {words(value) if isinstance(value, dict) else value}" for name, value in found.items()]
+    click.echo(json.dumps(found, indent=1) if form == "json" else "\n".join(plain))
 
 
 @cache.command()
 @click.pass_context
 def verify(context: click.Context) -> int:
     """Prove the best schedule of each program again; exit 1 if one does not hold."""
-    bad = 0
-    for r, _ in _best(r for r in _store(context).records() if r.ok):
-        problem = _problem(r)
-        bad += bool(problem)
+    problems = {r: _problem(r) for r, _ in _best(r for r in _store(context).records() if r.ok)}
+    for r, problem in problems.items():
         click.echo(f"{'failed' if problem else 'ok':7} {r.key.program[:12]} {r.schedule[:12]} {problem}".rstrip())
-    return int(bad > 0)
+    return int(any(problems.values()))
 
 
 @cache.command()
@@ -199,8 +187,8 @@ def diff(context: click.Context, before: Path, after: Path | None) -> None:
     """What AFTER (default: the store) has and lacks beside BEFORE, and where the best schedule is another."""
     found = pack.diff(_load(before), _load(after) if after else _store(context).records())
     for pair in found.changed:
-        before_, after_ = (f"{r.schedule[:12]} {duration(r.measurement.seconds)}" for r in pair)
-        click.echo(f"{pair[0].key.program[:12]} {list(pair[0].key.extents)}: {before_} -> {after_}")
+        told = " -> ".join(f"{r.schedule[:12]} {duration(r.measurement.seconds)}" for r in pair)
+        click.echo(f"{pair[0].key.program[:12]} {list(pair[0].key.extents)}: {told}")
     click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} with another best")
 
 

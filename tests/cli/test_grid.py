@@ -141,7 +141,7 @@ def test_files(place: Path) -> None:
     ("name", "text", "told"),
     [("a.toml", "[[case]]\nop = ", "cannot be read"), ("a.toml", "", "has no cases"), ("a.json", "[3]", "case 1"),
      ("a.json", '[{"op": "gemm", "speed": 1}]', "unknown key 'speed'"), ("a.json", '[{"op": "gemm"}]', "needs m"),
-     ("a.json", '[{"op": "gemm", "params": 3}]', "are tables"), ("a.jsonl", "{}\nnonsense", "cannot be read")],
+     ("a.json", '[{"op": "gemm", "params": 3}]', "tables params"), ("a.jsonl", "{}\nnonsense", "cannot be read")],
 )  # fmt: skip
 def test_wrong_files(tmp_path: Path, name: str, text: str, told: str) -> None:
     (tmp_path / name).write_text(text)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import autotune
 from autotune.codegen import jit
 from autotune.codegen.llvm import render
 from autotune.devices.spec import DeviceSpec
@@ -27,7 +28,7 @@ from autotune.ir.schedule import Schedule
 from autotune.ir.steps import RegisterTile, Split, Step, Unroll, Vectorize
 from autotune.worker import Guarded
 from tests.ir.programs import product, scale
-from tests.kernels import HERE, NARROW, Machine, choices, kernels, problem, spec
+from tests.kernels import HERE, NARROW, Array, Machine, choices, kernels, problem, spec
 
 MASKED = DeviceSpec("cpu", "test", "test", "znver4", ("+avx512f", "+avx512vl"), vector_bits=512, vector_registers=32)
 PLAIN = replace(MASKED, arch="znver3", features=("+avx2", "+fma"))
@@ -191,3 +192,38 @@ def test_masked_tails_touch_nothing_outside() -> None:
     code = "from tests.codegen.test_llvm import run_tails; run_tails()"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, f"ended with {done.returncode}\n{done.stderr}"
+
+
+# ---- run-time strides -----------------------------------------------------------------------------------------------
+
+rng = np.random.default_rng(0)
+BIG = rng.standard_normal((70, 90)).astype(np.float32)
+VIEWS: dict[str, Callable[[Array], Array]] = {
+    "whole": lambda a: a, "turned": lambda a: a.T, "some rows": lambda a: a[::3], "some columns": lambda a: a[:, ::2],
+    "block": lambda a: a[3:40, 5:77], "turned block": lambda a: a[5:, 7:].T,
+    "equal rows": lambda a: np.broadcast_to(a[0], a.shape), "one number": lambda a: np.broadcast_to(a[0, 0], (9, 11)),
+    "equal columns": lambda a: np.broadcast_to(a[:, :1], a.shape),
+}  # fmt: skip
+FUNCTIONS: list[Callable[..., Any]] = [
+    lambda x: x * 2 + x, lambda x: x.sum(axis=0), lambda x: x.max(axis=1), softmax(-1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_strides_are_arguments(view: str, threads: int) -> None:
+    options: dict[str, Any] = {"threads": threads, "cache": "off", "tune": "off"}
+    x = VIEWS[view](BIG)
+    for fn in FUNCTIONS:
+        np.testing.assert_allclose(autotune.kernel(fn, **options)(x), fn(x), rtol=2e-5, atol=1e-5)
+    product = autotune.kernel(lambda x, y: np.maximum(x @ y, 0), **options)
+    for other in (BIG[: x.shape[1], :33], BIG.T[: x.shape[1], ::2], VIEWS["equal rows"](BIG.T)[: x.shape[1]]):
+        x = x[:, : len(other)]
+        np.testing.assert_allclose(product(x, other), np.maximum(x @ other, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_one_kernel_serves_every_stride_of_a_layout() -> None:
+    double = autotune.kernel(lambda x: x * 2, threads=1, cache="off", tune="off")
+    for width in (90, 77, 60):
+        wide = rng.standard_normal((20, width)).astype(np.float32)
+        np.testing.assert_array_equal(double(wide[:, :50]), wide[:, :50] * 2)
