@@ -42,9 +42,7 @@ def kernels(fn: Callable[..., Any], *args: Any) -> list[TensorProgram]:
 class Machine:
     """Machine code of a program under a schedule."""
 
-    def __init__(
-        self, program: TensorProgram, schedule: Schedule, threads: int = 1, target: DeviceSpec = HERE
-    ) -> None:
+    def __init__(self, program: TensorProgram, schedule: Schedule, threads: int = 1, target: DeviceSpec = HERE) -> None:
         self.kernel, self.threads = build.build(program, schedule, target, threads), threads
         self.loaded = jit.load(self.kernel.binary, self.kernel.symbol, runtime().symbols)
         self.entry, self.arrays = ENTRY(self.loaded.address), Arrays(program)

@@ -6,7 +6,6 @@ Exit codes: 0 all ok; 1 some not, or a check failed; 2 usage; 3 no such device o
 
 from __future__ import annotations
 
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -205,6 +204,3 @@ def emit(target: str, output: Path, **given: Any) -> int:
 
 for _command in (devices, doctor, cache):
     cli.add_command(_command)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -132,7 +132,7 @@ class MapSketch:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
                 steps.append(Split(name, v, max(block, 4 * lanes)))
                 v, outer = f"{v}.1", f"{v}.0"
-            tiles = ((v, point["map"] * lanes),)
+            tiles: tuple[tuple[str, int], ...] = ((v, point["map"] * lanes),)
             if point["rows"] > 1:
                 tiles = ((axes[-2], point["rows"]), *tiles)
                 outer = axes[0] if len(axes) > 2 else f"{axes[0]}.0"

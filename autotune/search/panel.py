@@ -197,9 +197,11 @@ class PanelSketch:
         b_block = kc * nc * size
         near = b_block + kc * mc * size < 0.8 * mach.l2
         b_near = np.where(near, 0.0, np.where(b_block < 0.5 * mach.l3, row_blocks - 1, 0.0))
-        # How long the runs of memory are that the wide operand is read in, and how many of them at once: short runs defeat
-        # the prefetcher, and more rows than ways a multiple of 4 KiB apart push each other out of the first cache.
-        run = (kc if self._strided else np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc))) * size
+        # How long the runs of memory are that the wide operand is read in, and how many of them at once: short runs
+        # defeat the prefetcher, and more rows than ways a multiple of 4 KiB apart push each other out of the first
+        # cache.
+        plain = np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc))
+        run = (kc if self._strided else plain) * size
         flow = 0.4 + 0.6 * np.minimum(run, 2048) / 2048
         crowded = (wide == 0) & (kc > mach.l1_ways) & (span % 4096 == 0) & (not self._strided)
         flow = flow * np.where(crowded, 0.65, 1.0) * np.where((kc <= 16) & (np.abs(nv - 4) > 2), 0.95, 1.0)

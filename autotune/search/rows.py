@@ -65,14 +65,16 @@ class RowsSketch:
         several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
         big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l3 // 4
         columns = grid(
-            red=several, map=several[:3], nt=(0, 1) if big else (0,), wide=(1, 2) if longest >= 2 * self.lanes else (1,),
+            red=several, map=several[:3], nt=(0, 1) if big else (0,),
+            wide=(1, 2) if longest >= 2 * self.lanes else (1,),
             block=(1, 2, 4) if self.shared else (1,),
         )  # fmt: skip
         keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
         columns = select(columns, keep)
         red, mapped, nt = (columns[c].astype(float) for c in ("red", "map", "nt"))
         compute = np.zeros_like(red)
-        # What every row reads again comes from the second cache once a row where the first holds no two rows of anything.
+        # What every row reads again comes from the second cache once a row where the first holds no two rows of
+        # anything.
         again = sum(a.buffer.bytes for a in self.shared)
         spilled = again + 3 * longest * self.last.dtype.bytes > mach.l1
         refetch = again * self.last.compute.points / longest / np.where(columns["block"] > 1, 2, 1) if spilled else 0.0
@@ -104,7 +106,8 @@ class RowsSketch:
 
     @cached_property
     def shared(self) -> tuple[Access, ...]:
-        """Operands of the last stage that all rows read alike, where rows can be taken several at a time to share them."""
+        """Operands of the last stage that all rows read alike, where rows can be taken several at a time to share
+        them."""
         v, before = self.vector_axis(self.last), self.facts.stages[:-1]
         alone = self.across or self.last.is_reduction or v is None or not before
         if alone or not all(s.is_reduction or self.vector_axis(s) is None for s in before):
@@ -163,10 +166,11 @@ class RowsSketch:
     def _together(self, s: Stage, point: Point, lanes: int) -> list[Step]:
         """The last stage over a block of rows: one load of what they share serves them all."""
         v, row = self.vector_axis(s), f"{self.rows[-1]}.1"
+        assert v is not None  # nothing is shared otherwise
         inner = [a for a in s.axes if a not in self.rows and a != v]
         wide = max(1, point["map"] // point["wide"]) * lanes
         return [
-            Reorder(s.name, (f"{self.rows[-1]}.0", *inner, row, f"{v}")), Tile(s.name, ((row, point["block"]), (f"{v}", wide))),
+            Reorder(s.name, (f"{self.rows[-1]}.0", *inner, row, v)), Tile(s.name, ((row, point["block"]), (v, wide))),
             Unroll(s.name, f"{row}.1"), *vectorized(s.name, f"{v}.1", lanes),
         ]  # fmt: skip
 
