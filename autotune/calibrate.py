@@ -78,6 +78,19 @@ def calibrate(
     )  # fmt: skip
 
 
+def ensure(spec: DeviceSpec, say: Callable[[str], object] = str) -> DeviceSpec:
+    """`spec` calibrated: as it was kept, else measured now (a second or two) and kept where that is possible."""
+    if spec.peak_flops:
+        return spec
+    say("measuring this machine once, for predictions and rooflines")
+    made = calibrate(spec, seconds=5.0)
+    try:
+        save(made)
+    except DeviceError as error:
+        say(str(error))
+    return made
+
+
 def save(spec: DeviceSpec, directory: Path | None = None) -> Path:
     """Keep a calibrated spec where detection finds it. Raises DeviceError where it cannot be written."""
     home = directory or user_directory("config")

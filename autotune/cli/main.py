@@ -100,10 +100,13 @@ def chosen(given: dict[str, Any]) -> list[Case]:
 
 def ready(given: dict[str, Any], here: bool = True) -> Options:
     """The options in force. Raises DeviceError where the device must be `here` and is not."""
+    from ..calibrate import ensure
     from ..session import DEFAULT_BUDGET, Workshop, session
 
     names = ("device", "threads", "cache", "budget", "trials")
     options = resolve(tune="cached", **{name: given.get(name) for name in names})
+    if here:
+        ensure(Workshop(session(), options).spec, say)
     threads = Workshop(session(), options).threads if here else session().threads(options)
     return replace(options, budget=options.budget or DEFAULT_BUDGET, threads=threads)
 

@@ -29,6 +29,7 @@ from .wire import NOTE, frame
 
 # Seconds that a stage may take from its last sign of life.
 LIMITS = {"start": 60.0, "compile": 20.0, "check": 60.0, "launch": 10.0, "run": 20.0}
+START_GRACE = 3.0  # seconds that a starting worker gets, whatever the deadline
 GRACE = 0.3  # after a deadline, before a worker that is still building is ended
 TICK = 50  # milliseconds between two looks at what a silent worker is doing
 _NONE: Mapping[str, float] = {}
@@ -262,8 +263,8 @@ class WorkerClient:
             assert self._process is not None
             process, self._process = self._process, None
             try:  # whatever leaves early, an interrupt too, leaves pipes that are out of step: no process then
-                if not process.greeted:
-                    process.receive(self.limits, end)
+                if not process.greeted:  # it is started for whoever comes next, too: a deadline does not end it
+                    process.receive(self.limits, max(end, time.monotonic() + START_GRACE))
                 process.send(job)
                 reply = process.receive({**self.limits, **limits}, end)
             except _Lost as lost:

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from .affine import Affine
-from .expr import walk as walk_expr
+from .expr import distinct
 from .nest import Alloc, Guard, Loop, Nest, Prefetch, Reduce, reads, walk
 from .points import Space, TooManyPoints, count, grid, space
 from .program import operation_flops
@@ -57,7 +57,7 @@ def count_nest(nest: Nest) -> Counts:
         where = space(path)
         times = count(where)
         statements += times
-        flops += times * (sum(map(operation_flops, walk_expr(leaf.value))) + isinstance(leaf, Reduce))
+        flops += times * (sum(map(operation_flops, distinct(leaf.value))) + isinstance(leaf, Reduce))
         lanes = {b.name: b.lanes for b in path if isinstance(b, Loop) and b.kind == "vector"}
         if lanes:
             some = tuple(e - 1 for n, es in where.loops if n in lanes for e in es if not e.is_const)

@@ -92,6 +92,28 @@ def walk(expr: Expr) -> Iterator[Expr]:
     yield expr
 
 
+def distinct(expr: Expr) -> list[Expr]:
+    """The different nodes of an expression: a shared subexpression once, however often it is written out."""
+    numbers: dict[object, int] = {}
+    known: dict[int, int] = {}
+    found: list[Expr] = []
+
+    def visit(node: Expr) -> int:
+        if id(node) in known:
+            return known[id(node)]
+        key: object = node
+        if isinstance(node, Op):
+            key = (node.name, node.dtype, *(visit(arg) for arg in node.args))
+        if key not in numbers:
+            numbers[key] = len(found)
+            found.append(node)
+        known[id(node)] = numbers[key]
+        return numbers[key]
+
+    visit(expr)
+    return found
+
+
 def loads(expr: Expr) -> tuple[Load, ...]:
     return tuple(node for node in walk(expr) if isinstance(node, Load))
 

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .affine import Affine, const, var
+from .errors import VerifyError
 from .nest import Guard, Loop, Stmt
 
 Array = npt.NDArray[np.int64]
 CAP = 1_000_000
 
 
-class TooManyPoints(Exception):
+class TooManyPoints(VerifyError):
     """An exact answer would need more than CAP points."""
 
 

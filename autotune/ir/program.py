@@ -16,7 +16,7 @@ from typing import Any
 
 from .affine import Affine, Atom, FloorDiv, var
 from .dtypes import DType
-from .expr import Const, Expr, Index, Load, Op, loads, substitute, transform, walk
+from .expr import Const, Expr, Index, Load, Op, distinct, loads, substitute, transform
 
 INF = math.inf
 
@@ -169,7 +169,7 @@ class TensorProgram:
         none."""
         total = 0
         for c in self.computes:
-            each = sum(operation_flops(node) for node in walk(c.body)) + (1 if c.combiner else 0)
+            each = sum(operation_flops(node) for node in distinct(c.body)) + (1 if c.combiner else 0)
             total += each * c.points
         return total
 

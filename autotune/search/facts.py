@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..ir.affine import Affine
 from ..ir.dtypes import DType
-from ..ir.expr import HEAVY, Op, loads, walk
+from ..ir.expr import HEAVY, Op, distinct, loads, walk
 from ..ir.lower import with_shared_axes
 from ..ir.program import Buffer, Compute, TensorProgram
 
@@ -114,8 +114,9 @@ def facts(program: TensorProgram) -> Facts:
     stages = []
     for c in shared.computes:
         read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(loads(c.body)))
-        heavy = sum(isinstance(node, Op) and node.name in HEAVY for node in walk(c.body))
-        light = sum(isinstance(node, Op) and node.name not in HEAVY for node in walk(c.body)) + (c.combiner is not None)
+        operations = [node for node in distinct(c.body) if isinstance(node, Op)]
+        heavy = sum(node.name in HEAVY for node in operations)
+        light = len(operations) - heavy + (c.combiner is not None)
         stages.append(Stage(c, read, _access(-1, buffers[c.name], c.index), light, heavy))
     return Facts(shared, tuple(stages))
 

@@ -111,6 +111,10 @@ class Tuner:
     def _left(self) -> float:
         return self.deadline - time.monotonic()
 
+    def _end(self) -> float:
+        """The deadline; the first candidate to be measured is given a moment more, so that there is a result at all."""
+        return self.deadline if self.state.seconds else max(self.deadline, time.monotonic() + 0.4)
+
     def _room(self) -> int:
         return 1 << 30 if self.limit is None else self.limit - len(self.state.trials)
 
@@ -164,7 +168,7 @@ class Tuner:
             if self._left() <= self._reserve() and st.seconds:
                 break
             st.candidates[c.schedule.digest] = c
-            report = self.measurer.build([(self.program, c.schedule.to_json())], self.deadline)[0]
+            report = self.measurer.build([(self.program, c.schedule.to_json())], self._end())[0]
             if report.ok and report.handle is not None:
                 st.handles[c.schedule.digest] = report.handle
                 built.append(c)
@@ -178,7 +182,7 @@ class Tuner:
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
         digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
         slow = min(st.seconds.values(), default=0.0) > 5 * self.policy.sample_seconds
-        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self.deadline)
+        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self._end())
         scale = 1.0
         if leader is not None and rows[-1].ok and rows[-1].seconds < float("inf"):
             scale = st.seconds[leader] / rows[-1].seconds
