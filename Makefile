@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The peers' own tuning variables would change what is compared.
+PEERS := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
 .PHONY: demo test lint bench venv clean
 
 demo: $(STAMP)
-	@$(BIN)/python examples/demo.py
+	@$(PEERS) $(BIN)/python examples/demo.py
 
 test: lint
 	@$(BIN)/python -m pytest -q
@@ -15,9 +17,8 @@ lint: $(STAMP)
 	@$(BIN)/ruff check autotune tests benchmarks examples
 	@$(BIN)/mypy
 
-# The peers' own tuning variables would change what is compared.
 bench: $(STAMP)
-	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/peers.py
+	@$(PEERS) $(BIN)/python benchmarks/peers.py --update-readme
 
 venv: $(STAMP)
 
@@ -30,6 +31,7 @@ $(STAMP): pyproject.toml
 	  else echo 'Python has no venv module: install it (Debian, Ubuntu: sudo apt-get install python3-venv)' >&2; exit 1; fi; }
 	@test -x $(BIN)/pip || { echo 'making .venv and installing what the package needs: about a minute' && $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@$(BIN)/python -m compileall -q autotune
 	@touch $@
 
 clean:

@@ -186,7 +186,7 @@ class Workshop:
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
         code."""
-        digest = self._digest("model", program.digest, canonical(self.spec.to_json()))
+        digest = self._digest("model", program.digest, canonical(self.spec.to_json()), _own_source("search"))
         kept = self.objects.get(digest)
         if kept is not None:
             row = json.loads(kept)
@@ -319,6 +319,13 @@ class Workshop:
             self.store.put_many(rows)
         except CacheError as error:  # the result holds all the same; what was stored before is untouched
             warnings.warn(f"the measurements could not be stored: {error}", stacklevel=2)
+
+
+@functools.cache
+def _own_source(room: str) -> str:
+    """A digest of the package's own files in a room: what was derived by them holds for them only."""
+    files = sorted((Path(__file__).parent / room).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

@@ -26,7 +26,7 @@ from .devices.measure import Run, Sentinel, time_interleaved, timed
 from .devices.records import BuildReport, Policy, Status
 from .devices.spec import DeviceSpec
 from .devices.wire import NOTE, frame
-from .floatcheck import Checker
+from .floatcheck import Checker, cycled
 from .ir.errors import AutotuneError, BuildError, ScheduleError, VerifyError
 from .ir.program import Buffer, TensorProgram, from_json
 
@@ -140,7 +140,8 @@ class Arrays:
 
     def fill(self, arrays: Sequence[Array]) -> None:
         for m, view, a in zip(self.memory, self.inputs, arrays):
-            m.bytes[:] = 0xFF if view.dtype.kind != "b" else 0  # NaN in the gaps between rows
+            if not view.flags.c_contiguous:
+                m.bytes[:] = 0xFF if view.dtype.kind != "b" else 0  # NaN in the gaps between rows
             view[...] = a
         self.timing = False
 
@@ -165,7 +166,7 @@ class Arrays:
         """Ordinary numbers, for timing."""
         if not self.timing:
             block = np.random.default_rng(0).uniform(0.5, 1.5, 65537)
-            self.fill([np.resize(block, a.shape).astype(a.dtype) for a in self.inputs])
+            self.fill([cycled(block.astype(a.dtype), a.shape) for a in self.inputs])
             self.timing = True
 
 

@@ -39,6 +39,46 @@ def kernels(fn: Callable[..., Any], *args: Any) -> list[TensorProgram]:
     return [canonical_names(k) for k in partition(trace(fn, args, {}).program)]
 
 
+def softmax(x: Any, axis: int = -1) -> Any:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def centred(x: Any, w: Any, b: Any) -> Any:
+    d = x - x.mean(axis=-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1e-5) * w + b
+
+
+# Functions of every structure, with the shapes of their arguments in sizes a, b, c and what `named` derives of them.
+PROGRAMS: dict[str, tuple[Callable[..., Any], str]] = {
+    "product": (lambda x, y: x @ y, "ac cb"), "first turned": (lambda x, y: x.T @ y, "ca cb"),
+    "second turned": (lambda x, y: x @ y.T, "ac bc"), "batch": (lambda x, y: x @ y, "dbc dca"),
+    "epilogue": (lambda x, y, v: np.maximum(x @ y + v, 0), "ac cb b"),
+    "heavy epilogue": (lambda x, y, v: np.tanh(x @ y.T + v), "ac bc b"),
+    "prologue": (lambda x, y: np.maximum(x, 0) @ y, "ac cb"), "scaled rows": (lambda x, s, y: (x * s) @ y, "ac a1 cb"),
+    "packed prologue": (lambda x, y, d: x @ np.maximum(y * d + 1, 0), "ac cb b"),
+    "two layers": (lambda x, u, v: np.maximum(x @ u, 0) @ v, "ab bc ca"),
+    "rows": (softmax, "ab"), "columns": (lambda x: softmax(x, 0), "ab"), "centred": (centred, "ab b b"),
+    "sum": (lambda x: x.sum(axis=1), "ab"), "column sum": (lambda x: x.sum(axis=0), "ab"),
+    "column mean": (lambda x: x.mean(axis=0), "ab"), "two axes": (lambda x: x.max(axis=(0, 2)), "dbe"),
+    "everything": (lambda x, y: (x * y).sum(), "ab ab"), "norm": (lambda x: np.sqrt((x * x).sum(axis=1)), "ab"),
+    "column norm": (lambda x: np.sqrt((x * x).sum(axis=0)), "ab"), "deviation": (lambda x: (x - x.mean()) ** 2, "ab"),
+    "turned": (lambda x: x.T + 0, "ab"), "permuted": (lambda x: np.transpose(x, (2, 0, 1)) * 2, "dbc"),
+    "chain": (lambda x, y, z: np.maximum(x * y + z, 0), "ab ab b"), "map": (lambda x: np.exp(x) * 2, "ab"),
+    "outer": (lambda x, y: x[:, None] / y[None, :], "a b"), "quotient": (lambda x, y: x / y, "ab a1"),
+    "sliced": (lambda x: x[1:, ::2] * 3, "fb"), "reshaped": (lambda x: (x.reshape(-1) + 1).reshape(x.T.shape), "ab"),
+    "chosen": (lambda x, y: np.where(x > y, x, y * 2), "ab ab"), "any": (lambda x: (x > 0).any(axis=1), "ab"),
+}  # fmt: skip
+
+
+def named(name: str, sizes: tuple[int, int, int], dtype: str = "f32") -> list[TensorProgram]:
+    """The kernels of an entry of PROGRAMS."""
+    fn, shapes = PROGRAMS[name]
+    a, b, c = sizes
+    extents = {"a": a, "b": b, "c": c, "d": a % 4 + 1, "e": c % 12 + 1, "f": a + 1, "1": 1}
+    return kernels(fn, *(spec(*map(extents.__getitem__, shape), dtype=dtype) for shape in shapes.split()))
+
+
 class Machine:
     """Machine code of a program under a schedule."""
 

@@ -17,7 +17,9 @@ from ..ir.expr import Expr, Load, Op, loads, names
 from ..ir.expr import walk as walk_expr
 from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
 from ..ir.program import COMBINERS, Buffer
+from .folding import folded, folded_rows
 from .function import Flat, Function, Value
+from .stores import Stores
 from .transpose import transpose
 from .values import Evaluator, Lanes, literal, memory_bytes, memory_type, scalar_type, wide
 
@@ -26,10 +28,10 @@ class Writer:
     """Statements of one part."""
 
     def __init__(self, fn: Function, nest: Nest, spec: DeviceSpec, nontemporal: bool) -> None:
-        self.fn, self.spec, self.nontemporal = fn, spec, nontemporal
+        self.fn = fn
         self.buffers = nest.all_buffers
         self.ev = Evaluator(fn, self.buffers, spec.features)
-        self.masked_stores = "+avx512vl" in spec.features
+        self.stores = Stores(self.ev, "+avx512vl" in spec.features, nontemporal)
         self.decided: dict[tuple[Affine, ...], bool] = {}
 
     def statements(self, body: Sequence[Stmt]) -> None:
@@ -145,10 +147,61 @@ class Writer:
         if n is None:
             self.counted(stmt)
             return
+        if self._rows(stmt, n):
+            return
         for i in range(n):
             fn.fixed[stmt.name] = i
             self.statements(stmt.body)
         fn.fixed.pop(stmt.name, None)
+
+    def _rows(self, stmt: Loop, n: int) -> bool:
+        """If the loop is over neighbouring results that are each a horizontal reduction of an accumulator's lanes,
+        reduce them together into one vector, and store that; whether it was so."""
+        ev, fn = self.ev, self.fn
+        inner = [stmt]
+        while len(inner[-1].body) == 1 and isinstance(inner[-1].body[0], Loop):
+            inner.append(inner[-1].body[0])
+        leaf = inner[-1].body[0] if len(inner[-1].body) == 1 else None
+        if not isinstance(leaf, Reduce) or leaf.first is None or len(inner) not in (2, 3) or n < 2 or n & (n - 1):
+            return False
+        lanes, counts = inner[-1], [self._constant(lp) for lp in inner[1:]]
+        buffer, source = self.buffers[leaf.buffer], leaf.value
+        across = {lp.name for lp in inner[1:]}
+        flat = fn.flat(buffer, leaf.index)
+        if (
+            lanes.kind != "vector" or counts[-1] != lanes.lanes or n > lanes.lanes or counts[0] is None
+            or not isinstance(source, Load) or self.buffers[source.buffer].scope != "register"
+            or any(a.names() & across for a in leaf.index) or flat.odd
+            or self._step(flat, stmt.name) != memory_bytes(buffer) or buffer.dtype != source.dtype
+        ):  # fmt: skip
+            return False
+        start = {lp.name: const(0) for lp in inner}
+        rest = tuple(a for a in (b.substitute(start) for b in self._substituted(leaf.first)) if a != const(0))
+        answer = self.decided.get(rest, self._initialises(rest))
+        if answer is None:
+            return False
+        primitive, rows = COMBINERS[leaf.combiner].primitive, []
+        ev.lanes = Lanes(lanes.name, lanes.lanes, lanes.lanes, "")
+        for i in range(n):
+            fn.fixed[stmt.name] = i
+            total: Value | None = None
+            for part in range(counts[0] if len(inner) == 3 else 1):
+                fn.fixed[inner[1].name] = part
+                if len(inner) == 2:
+                    del fn.fixed[inner[1].name]
+                value = ev.value(source)
+                total = value if total is None else ev.operation(primitive, value.dtype, total, value)
+            assert total is not None
+            rows.append(total)
+            fn.fixed.pop(inner[1].name, None)
+        del fn.fixed[stmt.name]
+        result = folded_rows(ev, primitive, rows)
+        ev.lanes = Lanes(stmt.name, n, n, "")
+        if not answer:
+            result = ev.operation(primitive, buffer.dtype, ev.load(buffer, leaf.index), result)
+        self.stores.write(buffer, flat, result, False)
+        ev.lanes = None
+        return True
 
     def _constant(self, stmt: Loop) -> int | None:
         """The extent as a number, with unrolled loops at their current values; 0 if it is less."""
@@ -267,7 +320,7 @@ class Writer:
         ev.lanes = lanes
         for i in range(rows):
             fn.fixed[outer.name] = i
-            self.put(self.buffers[leaf.buffer], target, turned[i], lanes.width, leaf.nontemporal)
+            self.stores.put(self.buffers[leaf.buffer], target, turned[i], lanes.width, leaf.nontemporal)
         fn.fixed.pop(outer.name)
         ev.lanes = None
         fn.forget(leaf.buffer)
@@ -328,7 +381,7 @@ class Writer:
         flat = fn.flat(buffer, leaf.index)
         lanes = ev.lanes
         if isinstance(leaf, Store):
-            self.write(buffer, flat, ev.value(leaf.value), leaf.nontemporal)
+            self.stores.write(buffer, flat, ev.value(leaf.value), leaf.nontemporal)
             return
         step = ev.lane_step(flat)
         if lanes is not None and step == 0:
@@ -344,10 +397,10 @@ class Writer:
                 self._branch((leaf,), leaf.first, set())
                 return
             if answer:
-                self.write(buffer, flat, ev.value(leaf.value), False)
+                self.stores.write(buffer, flat, ev.value(leaf.value), False)
                 return
         old = ev.load(buffer, leaf.index)
-        self.write(buffer, flat, ev.combine(leaf.combiner, old, leaf.value), False)
+        self.stores.write(buffer, flat, ev.combine(leaf.combiner, old, leaf.value), False)
 
     def horizontal(self, leaf: Reduce, buffer: Buffer, flat: Flat) -> None:
         """All lanes reduce into one element."""
@@ -362,7 +415,7 @@ class Writer:
             neutral = ev.widen(identity, lanes.width)
             text = fn.emit(f"select <{lanes.width} x i1> {lanes.mask}, {kind} {vector.text}, {kind} {neutral}")
             vector = Value(text, vector.dtype, lanes.width, fn.level)
-        total = self._folded(combiner.primitive, vector)
+        total = folded(ev, combiner.primitive, vector)
         if leaf.first is None:
             answer: bool | None = False
         else:
@@ -374,98 +427,8 @@ class Writer:
         ev.lanes = None
         if not answer:
             total = ev.operation(combiner.primitive, buffer.dtype, ev.load(buffer, leaf.index), total)
-        self.write(buffer, flat, total, False)
+        self.stores.write(buffer, flat, total, False)
         ev.lanes = lanes
-
-    def _folded(self, primitive: str, vector: Value) -> Value:
-        """The lanes combined pairwise, halving the vector."""
-        ev, fn = self.ev, self.fn
-        kind = scalar_type(vector.dtype)
-        while vector.lanes > 1:
-            half, row = vector.lanes // 2, wide(kind, vector.lanes)
-            parts = []
-            for start in (0, half):
-                picks = ", ".join(f"i32 {start + i}" for i in range(half))
-                text = fn.emit(
-                    f"shufflevector {row} {vector.text}, {row} poison, <{half} x i32> <{picks}>", vector.level
-                )
-                if half == 1:
-                    text = fn.emit(f"extractelement <1 x {kind}> {text}, i64 0", vector.level)
-                parts.append(Value(text, vector.dtype, half, vector.level))
-            vector = ev.operation(primitive, vector.dtype, *parts)
-        return vector
-
-    def write(self, buffer: Buffer, flat: Flat, value: Value, nontemporal: bool) -> None:
-        ev, fn, lanes = self.ev, self.fn, self.ev.lanes
-        if value.dtype != buffer.dtype:
-            value = ev.cast(value, buffer.dtype)
-        if lanes is None:
-            text = value.text
-            if buffer.dtype.kind == "b":
-                text = fn.emit(f"zext i1 {text} to i8")
-            pointer, shift, level = fn.address(buffer, flat)
-            place = fn.place(pointer, shift, level)
-            fn.forget(buffer.name)
-            fn.line(f"store {memory_type(buffer.dtype)} {text}, ptr {place}, align {memory_bytes(buffer)}")
-            return
-        text = ev.widen(value, lanes.width)
-        if buffer.dtype.kind == "b":
-            text = fn.emit(f"zext <{lanes.width} x i1> {text} to <{lanes.width} x i8>")
-        if ev.lane_step(flat) == memory_bytes(buffer):
-            self.put(buffer, flat, text, lanes.width, nontemporal)
-        else:
-            self.scatter(buffer, flat, text, lanes)
-        fn.forget(buffer.name)
-
-    def put(self, buffer: Buffer, flat: Flat, text: str, width: int, nontemporal: bool) -> None:
-        """Store a vector to neighbouring elements: whole, masked, or in power-of-two pieces."""
-        fn, lanes = self.fn, self.ev.lanes
-        assert lanes is not None
-        pointer, shift, level = fn.address(buffer, flat, lanes.name)
-        place = fn.place(pointer, shift, level)
-        kind, size = memory_type(buffer.dtype), memory_bytes(buffer)
-        if not lanes.mask or buffer.name in self.ev.whole_rows:
-            hint, align = "", size
-            if nontemporal and self.nontemporal and self._aligned(flat, width * size, lanes.name):
-                hint, align = ", !nontemporal !{i32 1}", min(width * size, 64)
-            fn.line(f"store <{width} x {kind}> {text}, ptr {place}, align {align}{hint}")
-            return
-        if lanes.active is None or self.masked_stores or buffer.scope == "register":
-            suffix = ("f" + str(buffer.dtype.bits)) if kind in ("half", "float", "double") else kind
-            name = f"llvm.masked.store.v{width}{suffix}.p0"
-            fn.declarations.add(f"declare void @{name}(<{width} x {kind}>, ptr, i32, <{width} x i1>)")
-            fn.line(
-                f"call void @{name}(<{width} x {kind}> {text}, ptr {place}, i32 {size}, <{width} x i1> {lanes.mask})"
-            )
-            return
-        at = 0
-        while at < lanes.active:
-            n = 1 << (lanes.active - at).bit_length() - 1
-            picks = ", ".join(f"i32 {at + i}" for i in range(n))
-            piece = fn.emit(
-                f"shufflevector <{width} x {kind}> {text}, <{width} x {kind}> poison, <{n} x i32> <{picks}>"
-            )
-            spot = fn.emit(f"getelementptr i8, ptr {place}, i64 {at * size}")
-            fn.line(f"store <{n} x {kind}> {piece}, ptr {spot}, align {size}")
-            at += n
-
-    def _aligned(self, flat: Flat, size: int, lane: str) -> bool:
-        """Every address of the access is a multiple of the vector's size, if the buffer's start is."""
-        steps = [flat.const, *(s for n, s in flat.terms if n != lane)]
-        return not flat.odd and all(isinstance(s, int) and s % min(size, 64) == 0 for s in steps) and size >= 16
-
-    def scatter(self, buffer: Buffer, flat: Flat, text: str, lanes: Lanes) -> None:
-        fn = self.fn
-        if lanes.active is None:
-            raise BuildError("a strided vector store needs a constant number of lanes", reason="lanes")
-        kind = memory_type(buffer.dtype)
-        for n in range(lanes.active):
-            one = fn.emit(f"extractelement <{lanes.width} x {kind}> {text}, i64 {n}")
-            fn.fixed[lanes.name] = n
-            pointer, shift, level = fn.address(buffer, flat)
-            place = fn.place(pointer, shift, level)
-            del fn.fixed[lanes.name]
-            fn.line(f"store {kind} {one}, ptr {place}, align {memory_bytes(buffer)}")
 
     def prefetch(self, stmt: Prefetch) -> None:
         fn, buffer = self.fn, self.buffers[stmt.buffer]

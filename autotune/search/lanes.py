@@ -40,6 +40,11 @@ class LanesSketch:
         full, n = self.spec.lanes(self.stage.widest), self.stage.extents[self.k]
         return full if n >= full else 1 << max(n - 1, 0).bit_length()
 
+    @property
+    def _crossing(self) -> bool:
+        """Full vectors are as wide as a cache line."""
+        return self.spec.vector_bits // 8 >= self.spec.line
+
     def _loads(self, axis: str | None) -> int:
         return sum(a.uses(axis) for a in self.stage.loads) if axis else 0
 
@@ -50,6 +55,7 @@ class LanesSketch:
         columns = grid(
             mr=rows, nr=tuple(r for r in (1, 2, 3, 4, 6, 8) if r == 1 or r <= n) if self.w else (1,),
             nv=tuple(x for x in (1, 2, 4, 8) if x == 1 or x * lanes <= k),
+            half=(0, 1) if lanes > 4 and self._crossing else (0,),
         )  # fmt: skip
         chains = columns["mr"] * columns["nr"] * columns["nv"]
         used = chains + columns["mr"] * columns["nv"] + 1
@@ -59,15 +65,21 @@ class LanesSketch:
         columns = select(columns, keep)
         mach = Machine(self.spec, self.threads, stage.widest)
         mr, nr, nv = (columns[c].astype(float) for c in ("mr", "nr", "nv"))
+        lanes = lanes // (1 + columns["half"])
         size = stage.dtype.compute.bytes
         others = float(stage.compute.points) / (m * n * k)
         chains = mr * nr * nv
         by_u, by_w = self._loads(self.u), self._loads(self.w)
         vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.loads), 1)
-        crossing = 1.0 if (k * size) % 64 == 0 else 1.6
+        # Arrays start anywhere: vectors as wide as a line lie across two of them, half vectors only every second time.
+        # A machine that issues one full vector a cycle issues two of half the width.
+        half = columns["half"]
+        crossing = np.where(half == 1, 1.5, 2.0 if self._crossing else 1.6 if (k * size) % 64 else 1.0)
+        fma = np.where(mach.fma_per_cycle <= 1, mach.fma_per_cycle * (1 + half), mach.fma_per_cycle)
+        issued = np.where(mach.loads_per_cycle <= 1, mach.loads_per_cycle * (1 + half), mach.loads_per_cycle)
         ops = max(stage.light - 1, 1) + 12 * stage.heavy
         step = np.maximum(
-            np.maximum(chains * ops / mach.fma_per_cycle, vector_loads * crossing / mach.loads_per_cycle),
+            np.maximum(chains * ops / fma, vector_loads * crossing / issued),
             mach.fma_latency,
         )
         step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
@@ -86,7 +98,7 @@ class LanesSketch:
         return Priced(columns, seconds, {"compute": compute, "combine": tail, "memory": memory}, rejected)
 
     def schedule(self, point: Point) -> Schedule:
-        s, k, lanes = self.stage.name, self.k, self.lanes
+        s, k, lanes = self.stage.name, self.k, self.lanes // (1 + point["half"])
         outer = [a for a in self.stage.axes if a not in (self.u, self.w)]
         inner = [a for a in self.stage.reduce_axes if a != k]
         tiled = [(a, f) for a, f in ((self.u, point["mr"]), (self.w, point["nr"])) if a]

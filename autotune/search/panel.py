@@ -14,8 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from ..devices.spec import DeviceSpec
+from ..ir.expr import loads
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize
+from ..ir.steps.pack import staged
 from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .sketch import Column, Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
@@ -63,6 +65,17 @@ class PanelSketch:
 
     def _packable(self, accesses: tuple[Access, ...], axis: str | None) -> bool:
         return bool(accesses) and axis is not None and all(a.panel_dim(axis) is not None for a in accesses)
+
+    def _alone(self, *groups: tuple[Access, ...]) -> list[Access]:
+        """The operands to pack, last load first: none that another one's copy takes in, as part of a prologue."""
+        body, found, covered = self.stage.compute.body, list[Access](), set[int]()
+        every = loads(body)
+        inside = {a.ordinal: {id(ld) for ld in loads(staged(body, every[a.ordinal]))} for g in groups for a in g}
+        for a in sorted((a for g in groups for a in g), key=lambda a: -len(inside[a.ordinal])):
+            if id(every[a.ordinal]) not in covered:
+                covered |= inside[a.ordinal]
+                found.append(a)
+        return sorted(found, key=lambda a: -a.ordinal)
 
     @cached_property
     def _strided(self) -> bool:
@@ -229,16 +242,22 @@ class PanelSketch:
         """The busiest thread's share of the work."""
         if self.threads == 1:
             return np.ones(len(rows))
-        units = np.full(len(rows), float(batch)) if self.batch else np.where(columns["order"] == 0, cols, rows)
-        return np.ceil(units / self.threads) / np.maximum(units, 1)
+        e, across = self.stage.extents, columns["order"] == 0
+        if self.batch:
+            first = e[self.batch[0]]
+            return np.full(len(rows), -(-first // self.threads) / first)
+        # Blocks are equal but for the last: a thread with the most of them has so much of the axis.
+        units, size = np.where(across, cols, rows), np.where(across, columns["nc"], columns["mc"])
+        whole = np.where(across, e[self.v], e[self.u] if self.u else 1)
+        return np.minimum(1.0, np.ceil(units / self.threads) * size / whole)
 
     # ---- schedule ----
 
     def schedule(self, point: Point) -> Schedule:
         s, v, u, k, lanes = self.stage.name, self.v, self.u, self.k, self.lanes
-        mr, nr, kc = point["mr"], point["nv"] * lanes, point["kc"]
+        mr, nr, kc, nc = point["mr"], point["nv"] * lanes, point["kc"], point["nc"]
         axis = {"v": v, "u": u, "k": k}
-        steps: list[Step] = [Split(s, v, point["nc"]), Split(s, k, kc)]
+        steps: list[Step] = [Split(s, v, nc), Split(s, k, kc)]
         steps += [Split(s, u, point["mc"])] if u else []
         outer = [f"{axis[a]}.0" for a in _ORDERS[point["order"]] if axis[a]]
         inner = [f"{v}.1"] + ([f"{u}.1"] if u else [])
@@ -248,13 +267,12 @@ class PanelSketch:
             return max(f"{name}.0", f"{k}.0", key=outer.index)
 
         cached: list[Step] = []
-        if point["wide"]:
-            for a in self.wide:
+        # From the last load to the first: an operand that is packed counts as one load from then on.
+        for a in self._alone(self.wide if point["wide"] else (), self.tall if point["tall"] else ()):
+            if a in self.wide:
                 steps.append(Pack(s, a.ordinal, inside(v), ((a.dims[v], nr),)))
                 cached += self._copy(a, v, nr, point["wide"], not a.contiguous(v))
-        if point["tall"]:
-            for a in self.tall:
-                assert u is not None
+            elif u is not None:
                 panels = ((a.dims[u], mr),) if point["tall"] == 2 and a.contiguous(k) else ()
                 steps.append(Pack(s, a.ordinal, inside(u), panels))
                 cached += self._copy(a, u, mr, 1, True) if panels else self._rows(a)
@@ -273,7 +291,9 @@ class PanelSketch:
             where = "" if point["epi"] == 0 else next(n for n in reversed(outer) if n != f"{k}.0")
             steps.append(ComputeAt(e, s, where))
             if where:
-                cached += [Tile(e, ((f"{v}.e", 4 * lanes),)), *vectorized(e, f"{v}.e.1", lanes)]
+                # Blocks that are cut again must be whole tiles, but for the last one.
+                width = 4 * lanes if nc >= self.stage.extents[v] or nc % (4 * lanes) == 0 else nr
+                cached += [Tile(e, ((f"{v}.e", width),)), *vectorized(e, f"{v}.e.1", lanes)]
             elif s in self.facts.temps:
                 marked.append(e)
         for stage in marked:

@@ -28,7 +28,7 @@ from autotune.ir.schedule import Schedule
 from autotune.ir.steps import RegisterTile, Split, Step, Unroll, Vectorize
 from autotune.worker import Guarded
 from tests.ir.programs import product, scale
-from tests.kernels import HERE, NARROW, Array, Machine, choices, kernels, problem, spec
+from tests.kernels import HERE, NARROW, PROGRAMS, Array, Machine, choices, kernels, named, problem, softmax, spec
 
 MASKED = DeviceSpec("cpu", "test", "test", "znver4", ("+avx512f", "+avx512vl"), vector_bits=512, vector_registers=32)
 PLAIN = replace(MASKED, arch="znver3", features=("+avx2", "+fma"))
@@ -51,55 +51,9 @@ def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
 # ---- random programs ------------------------------------------------------------------------------------------------
 
 SIZES = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 48, 65)
-Maker = Callable[[int, int, int], tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]]
-
-
-def softmax(axis: int) -> Callable[[Any], Any]:
-    def fn(x: Any) -> Any:
-        e = np.exp(x - x.max(axis=axis, keepdims=True))
-        return e / e.sum(axis=axis, keepdims=True)
-
-    return fn
-
-
-def centred(x: Any, w: Any, b: Any) -> Any:
-    d = x - x.mean(axis=-1, keepdims=True)
-    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1e-5) * w + b
-
-
-FLOATS: dict[str, Maker] = {
-    "product": lambda a, b, c: (lambda x, y: x @ y, ((a, c), (c, b))),
-    "second turned": lambda a, b, c: (lambda x, y: x @ y.T, ((a, c), (b, c))),
-    "first turned": lambda a, b, c: (lambda x, y: x.T @ y, ((c, a), (c, b))),
-    "epilogue": lambda a, b, c: (lambda x, y, v: np.maximum(x @ y + v, 0), ((a, c), (c, b), (b,))),
-    "heavy epilogue": lambda a, b, c: (lambda x, y, v: np.tanh(x @ y.T + v), ((a, c), (b, c), (b,))),
-    "prologue": lambda a, b, c: (lambda x, y: np.maximum(x, 0) @ y, ((a, c), (c, b))),
-    "batch": lambda a, b, c: (lambda x, y: x @ y, ((a % 4 + 1, b, c), (a % 4 + 1, c, a))),
-    "two layers": lambda a, b, c: (lambda x, u, v: np.maximum(x @ u, 0) @ v, ((a, b), (b, c), (c, a))),
-    "rows": lambda a, b, c: (softmax(-1), ((a, b),)),
-    "columns": lambda a, b, c: (softmax(0), ((a, b),)),
-    "centred": lambda a, b, c: (centred, ((a, b), (b,), (b,))),
-    "sum": lambda a, b, c: (lambda x: x.sum(axis=1), ((a, b),)),
-    "sum over rows": lambda a, b, c: (lambda x: x.sum(axis=0), ((a, b),)),
-    "mean over rows": lambda a, b, c: (lambda x: x.mean(axis=0), ((a, b),)),
-    "maximum of two axes": lambda a, b, c: (lambda x: x.max(axis=(0, 2)), ((a % 6 + 1, b, c % 12 + 1),)),
-    "everything": lambda a, b, c: (lambda x, y: (x * y).sum(), ((a, b), (a, b))),
-    "norm": lambda a, b, c: (lambda x: np.sqrt((x * x).sum(axis=1)), ((a, b),)),
-    "deviation": lambda a, b, c: (lambda x: (x - x.mean()) ** 2, ((a, b),)),
-    "turned": lambda a, b, c: (lambda x: x.T + 0, ((a, b),)),
-    "permuted": lambda a, b, c: (lambda x: np.transpose(x, (2, 0, 1)) * 2, ((a % 6 + 1, b, c),)),
-    "chain": lambda a, b, c: (lambda x, y, z: np.maximum(x * y + z, 0), ((a, b), (a, b), (b,))),
-    "outer": lambda a, b, c: (lambda x, y: x[:, None] / y[None, :], ((a,), (b,))),
-    "quotient": lambda a, b, c: (lambda x, y: x / y, ((a, b), (a, 1))),
-    "sliced": lambda a, b, c: (lambda x: x[1:, ::2] * 3, ((a + 1, b),)),
-    "reshaped": lambda a, b, c: (lambda x: (x.reshape(-1) + 1).reshape(b, a), ((a, b),)),
-    "chosen": lambda a, b, c: (lambda x, y: np.where(x > y, x, y * 2), ((a, b), (a, b))),
-    "exponential": lambda a, b, c: (lambda x: np.exp(x) * 2, ((a, b),)),
-    "any": lambda a, b, c: (lambda x: (x > 0).any(axis=1), ((a, b),)),
-}  # fmt: skip
 OTHERS = {"i32": ("product", "second turned", "sum", "turned"), "i8": ("sum", "chosen", "turned"),
-          "f16": ("product", "rows", "chain"), "i64": ("sum over rows", "everything")}  # fmt: skip
-KINDS = [(name, t) for name in FLOATS for t in ("f32", "f32", "f64")]
+          "f16": ("product", "rows", "chain"), "i64": ("column sum", "everything")}  # fmt: skip
+KINDS = [(name, t) for name in PROGRAMS for t in ("f32", "f32", "f64")]
 KINDS += [(name, t) for t, names in OTHERS.items() for name in names]
 tried: Counter[str] = Counter()
 
@@ -110,8 +64,7 @@ tried: Counter[str] = Counter()
 def check_random_programs(
     kind: tuple[str, str], sizes: tuple[int, int, int], threads: int, target: DeviceSpec, seed: int
 ) -> None:
-    fn, shapes = FLOATS[kind[0]](*sizes)
-    for program in kernels(fn, *(spec(*s, dtype=kind[1]) for s in shapes)):
+    for program in named(kind[0], sizes, kind[1]):
         for sketch, candidate in choices(program, threads, 2, seed, target):
             try:
                 found = problem(program, candidate.schedule, threads, target, thorough=seed % 4 == 0)
@@ -205,7 +158,7 @@ VIEWS: dict[str, Callable[[Array], Array]] = {
     "equal columns": lambda a: np.broadcast_to(a[:, :1], a.shape),
 }  # fmt: skip
 FUNCTIONS: list[Callable[..., Any]] = [
-    lambda x: x * 2 + x, lambda x: x.sum(axis=0), lambda x: x.max(axis=1), softmax(-1),
+    lambda x: x * 2 + x, lambda x: x.sum(axis=0), lambda x: x.max(axis=1), softmax,
 ]  # fmt: skip
 
 

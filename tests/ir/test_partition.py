@@ -12,17 +12,7 @@ import pytest
 from autotune.ir.partition import MAX_STAGES, partition, reuses_operands
 from autotune.tracer import trace
 from tests.evaluation import evaluate
-from tests.kernels import spec
-
-
-def softmax(x: Any) -> Any:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def centred(x: Any, w: Any, b: Any) -> Any:
-    d = x - x.mean(axis=-1, keepdims=True)
-    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1e-5) * w + b
+from tests.kernels import centred, softmax, spec
 
 
 def many(x: Any) -> Any:

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
 from autotune.ir.errors import ScheduleError
-from autotune.search.ranking import Ranking, first_valid
-from tests.codegen.test_llvm import centred, softmax
-from tests.kernels import HERE, NARROW, choices, kernels, problem, spec
+from autotune.search.ranking import Candidate, Ranking, first_valid
+from tests.kernels import HERE, NARROW, choices, kernels, named, problem, spec
 
-Case = tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]
-SMALL, ODD, LONG = (8, 16, 8), (7, 19, 13), (3, 300, 40)
-
-
-def cases(m: int, n: int, k: int) -> dict[str, Case]:
-    return {
-        "product": (lambda x, y: x @ y, ((m, k), (k, n))),
-        "turned product": (lambda x, y: x @ y.T, ((m, k), (n, k))),
-        "product and more": (lambda x, y, b: np.tanh(x @ y + b), ((m, k), (k, n), (n,))),
-        "row sums": (lambda x: x.sum(axis=1), ((m, n),)),
-        "column sums": (lambda x: x.sum(axis=0), ((m, n),)),
-        "rows": (softmax(-1), ((m, n),)),
-        "centred rows": (centred, ((m, n), (n,), (n,))),
-        "columns": (softmax(0), ((m, n),)),
-        "map": (lambda x, y: np.exp(x) * y, ((m, n), (n,))),
-        "turned": (lambda x: x.T * 2, ((n, m),)),
-        "turned in three": (lambda x: np.transpose(x, (2, 0, 1)) + 0, ((m, k, n),)),
-    }
-
-
+SHAPES = ((8, 16, 8), (7, 19, 13), (3, 300, 40))
 FITTING = {
-    "product": {"panel"}, "turned product": {"panel", "lanes"}, "product and more": {"panel", "rows"},
-    "row sums": {"lanes"}, "column sums": {"panel"}, "rows": {"rows"}, "centred rows": {"rows"}, "columns": {"columns"},
-    "map": {"map"}, "turned": {"map"}, "turned in three": {"map"},
+    "product": {"panel"}, "second turned": {"panel", "lanes"}, "epilogue": {"panel", "rows"}, "scaled rows": {"panel"},
+    "heavy epilogue": {"panel", "lanes"}, "packed prologue": {"panel", "map"}, "sum": {"lanes"}, "map": {"map"},
+    "column sum": {"panel"}, "column norm": {"panel", "columns"}, "rows": {"rows"}, "centred": {"rows"},
+    "columns": {"panel", "map"}, "turned": {"map"}, "permuted": {"map"}, "batch": {"panel"}, "outer": {"map"},
 }  # fmt: skip
 
 
@@ -46,11 +25,51 @@ FITTING = {
 def test_every_point_holds(case: str, threads: int) -> None:
     """Built, verified, equivalent, and right in machine code: the first choice and random points of every sketch."""
     seen: Counter[str] = Counter()
-    for n, shape in enumerate((SMALL, ODD, LONG)):
-        fn, shapes = cases(*shape)[case]
-        (program,) = kernels(fn, *(spec(*s) for s in shapes))
-        for sketch, candidate in choices(program, threads, 3, n, (HERE, NARROW)[n % 2]):
-            found = problem(program, candidate.schedule, threads, (HERE, NARROW)[n % 2], thorough=False)
-            assert not found, f"{found}\n{shapes} {candidate.point}\n{candidate.schedule}"
-            seen[sketch] += 1
+    for n, shape in enumerate(SHAPES):
+        target = (HERE, NARROW)[n % 2]
+        for program in named(case, shape):
+            for sketch, candidate in choices(program, threads, 4, n, target):
+                found = problem(program, candidate.schedule, threads, target, thorough=False)
+                assert not found, f"{found}\n{shape} {candidate.point}\n{candidate.schedule}"
+                seen[sketch] += 1
     assert seen.keys() - {"first"} >= FITTING[case], seen
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_ranking(case: str) -> None:
+    """Every point has a price; the order is by price, with near duplicates last and the plain nest as the end."""
+    for program in named(case, (64, 96, 128)):
+        ranking = Ranking(program, HERE, 1)
+        found = list(ranking.best(limit=40))
+        assert all((p.seconds > 0).all() and np.isfinite(p.seconds).all() for p in ranking.priced)
+        assert found[0].predicted == min(p.seconds.min() for p in ranking.priced)
+        assert found[0].terms and found[0].point and found[-1].origin == "plain" and not found[-1].schedule.steps
+        assert len({(c.sketch, c.row) for c in found}) == len(found) == min(40, ranking.size) + 1
+        again = next(Ranking(program, HERE, 1).best())
+        assert again.schedule == found[0].schedule
+        for near in ranking.neighbours(found[0]):
+            assert near.sketch == found[0].sketch
+            assert 1 <= sum(near.point[name] != value for name, value in found[0].point.items()) <= 2
+        assert ranking.neighbours(found[-1]) == []
+
+
+def test_a_number_has_no_sketch() -> None:
+    (program,) = kernels(lambda x: x * 2, spec())
+    ranking = Ranking(program, HERE, 1)
+    assert not problem(program, next(ranking.best()).schedule)
+
+
+def test_the_first_valid_choice() -> None:
+    """What is refused is counted by its reason; the plain nest is tried after the best dozen."""
+    (program,) = kernels(lambda x, y: x @ y, spec(64, 32), spec(32, 64))
+    ranking, tried = Ranking(program, HERE, 1), list[str]()
+
+    def valid(candidate: Candidate) -> None:
+        tried.append(candidate.origin)
+        if candidate.origin != "plain":
+            raise ScheduleError("not today", "holiday")
+
+    assert not first_valid(ranking, valid).schedule.steps
+    assert tried == ["model"] * 12 + ["plain"] and ranking.rejected["holiday"] == 12
+    with pytest.raises(ScheduleError, match="no schedule is valid for this program: never"):
+        first_valid(ranking, lambda candidate: (_ for _ in ()).throw(ScheduleError("never", "holiday")))

@@ -94,7 +94,7 @@ class Pack(Step, kind="pack"):
             fill = Loop(str(at), terms, (fill,))
         slots = _cell([local for _, local in block], widths)
         read = Load(self.name, slots, value.dtype)
-        whole = self._largest(leaf.value, target)
+        whole = staged(leaf.value, target)
 
         def use(stmt: Stmt) -> tuple[Stmt, ...]:
             if stmt is not leaf:
@@ -108,7 +108,7 @@ class Pack(Step, kind="pack"):
         self, value: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
     ) -> Expr:
         """The staged expression with inner loops replaced by the copy's coordinates."""
-        whole = self._largest(value, target)
+        whole = staged(value, target)
         if whole is target:
             return Load(target.buffer, tuple(b + p for b, p in zip(bases, position)), target.dtype)
         values: dict[str, Affine] = {}
@@ -124,21 +124,22 @@ class Pack(Step, kind="pack"):
             raise self.fail(f"the prologue depends on {sorted(missing)[0]}", "prologue")
         return substitute(whole, values)
 
-    def _largest(self, value: Expr, target: Load) -> Expr:
-        """The largest subexpression around `target` that varies with no other loops than it."""
-        ours = names(target)
 
-        def visit(node: Expr) -> Expr | None:
-            if node is target:
-                return node
-            if isinstance(node, Op):
-                for arg in node.args:
-                    found = visit(arg)
-                    if found is not None:
-                        return node if found is arg and names(node) <= ours else found
-            return None
+def staged(value: Expr, target: Load) -> Expr:
+    """The largest subexpression around `target` that varies with no other loops than it: what a Pack of it computes."""
+    ours = names(target)
 
-        return visit(value) or target
+    def visit(node: Expr) -> Expr | None:
+        if node is target:
+            return node
+        if isinstance(node, Op):
+            for arg in node.args:
+                found = visit(arg)
+                if found is not None:
+                    return node if found is arg and names(node) <= ours else found
+        return None
+
+    return visit(value) or target
 
 
 def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int], size: int) -> tuple[int, ...]:

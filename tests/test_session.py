@@ -1,0 +1,213 @@
+"""The whole loop: model, store, measurements, other sessions; and stores that are empty, foreign, wrong or broken."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotune.cache.records import Record, canonical, digest
+from autotune.cache.store import Store
+from autotune.decorator import TuningResult, make_kernel
+from autotune.devices.records import Measurement
+from autotune.ir.errors import FrozenError, MeasureError, UsageError
+from autotune.ir.partition import partition
+from autotune.ir.program import TensorProgram, canonical_names
+from autotune.ir.schedule import Schedule
+from autotune.ir.steps import ComputeAt, Split, Step
+from autotune.options import Options
+from autotune.session import Prepared, Session
+from autotune.tracer import trace
+from tests.kernels import spec
+
+rng = np.random.default_rng(0)
+
+
+def product(m: int = 24, n: int = 32, k: int = 16) -> TensorProgram:
+    return trace(lambda x, y: x @ y, (spec(m, k), spec(k, n)), {}).program
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Session]:
+    """One measuring process for the file."""
+    made = Session()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fresh(shared: Session) -> Iterator[Callable[[], Session]]:
+    """Sessions that know nothing of each other but the measuring process."""
+    made: list[Session] = []
+
+    def make() -> Session:
+        made.append(Session())
+        made[-1]._workers = shared._workers
+        return made[-1]
+
+    yield make
+    for one in made:
+        one._workers = {}
+        one.close()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(threads=1, cache_dir=str(tmp_path), trials=4, budget=5.0)
+
+
+def sources(prepared: Prepared) -> list[str]:
+    return [k.choice.source for k in prepared.kernels]
+
+
+Fresh = Callable[[], Session]
+
+
+def test_cold_then_tuned_then_found(fresh: Fresh, options: Options) -> None:
+    cold = fresh().prepare(product(), options)
+    assert sources(cold) == ["model"] and cold.entry and not cold.outcomes
+    assert (cold.kernels[0].choice.predicted or 0) > 0 and cold.kernels[0].choice.seconds is None
+    before, told = cold.entry, list[int]()
+    cold.subscribe(lambda: told.append(cold.entry))
+    result: TuningResult = cold.tune()
+    assert sources(cold) == ["tuned"] and told == [cold.entry] != [before]
+    assert 1 <= result.trials == len(result.history) <= 4 and result.winner in ("tuned", "default")
+    assert 0 < result.seconds <= result.default_seconds and result.elapsed < 6
+    assert {row["status"] for row in result.history} == {"ok"}
+    again = fresh().prepare(product(), options)
+    assert sources(again) == ["cache"] and again.kernels[0].choice.seconds == result.seconds
+    assert again.kernels[0].choice.schedule == cold.kernels[0].choice.schedule
+    assert sources(fresh().prepare(product(), replace(options, frozen=True))) == ["cache"]
+    assert sources(fresh().prepare(product(), replace(options, tune="off"))) == ["model"]
+
+
+def test_near_shapes_take_a_schedule_over_and_far_ones_do_not(fresh: Fresh, options: Options) -> None:
+    fresh().prepare(product(), options).tune()
+    near = fresh().prepare(product(n=36), options)
+    assert sources(near) == ["transfer"] and "nearest shape" in near.kernels[0].choice.reason
+    assert sources(fresh().prepare(product(n=300), options)) == ["model"]
+    with pytest.raises(FrozenError, match="nearest shape"):
+        fresh().prepare(product(n=36), replace(options, frozen=True))
+
+
+def test_a_miss_under_frozen_is_a_usage_error(fresh: Fresh, options: Options) -> None:
+    with pytest.raises(UsageError, match="nothing is stored for this kernel.*nothing is stored for this program"):
+        fresh().prepare(product(), replace(options, frozen=True))
+
+
+def test_readonly_and_off(fresh: Fresh, options: Options, tmp_path: Path) -> None:
+    fresh().prepare(product(), options).tune()
+    stored = (tmp_path / "records.db").read_bytes()
+    reader = fresh().prepare(product(), replace(options, cache="readonly"))
+    assert sources(reader) == ["cache"]
+    reader.tune(trials=2)
+    assert sources(reader) == ["tuned"] and (tmp_path / "records.db").read_bytes() == stored
+    unseen = replace(options, cache="off", cache_dir=str(tmp_path / "none"))
+    session = fresh()
+    assert sources(alone := session.prepare(product(), unseen)) == ["model"]
+    alone.tune(trials=2)
+    assert sources(session.prepare(product(), unseen)) == ["cache"], "remembered in this process"
+    assert sources(fresh().prepare(product(), unseen)) == ["model"] and not (tmp_path / "none").exists()
+
+
+def test_a_store_that_is_no_database(fresh: Fresh, options: Options, tmp_path: Path) -> None:
+    tmp_path.joinpath("records.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        prepared = fresh().prepare(product(), options)
+    assert sources(prepared) == ["model"]
+    with sqlite3.connect(tmp_path / "other.db") as database:
+        database.execute("CREATE TABLE theirs (x)")
+    with pytest.warns(UserWarning, match="nothing is remembered in this process"):
+        prepared = fresh().prepare(product(), replace(options, cache=str(tmp_path / "other.db")))
+    assert sources(prepared) == ["model"]
+
+
+def test_first_call_and_background(fresh: Fresh, options: Options) -> None:
+    first = replace(options, tune="first-call")
+    assert sources(prepared := fresh().prepare(product(), first)) == ["tuned"] and len(prepared.outcomes) == 1
+    assert sources(prepared := fresh().prepare(product(), first)) == ["cache"] and not prepared.outcomes
+    behind = replace(options, tune="background")
+    prepared = fresh().prepare(product(k=40, m=3), behind)
+    end = time.monotonic() + 30
+    while sources(prepared) != ["tuned"] and time.monotonic() < end:
+        assert sources(prepared) in (["model"], ["transfer"], ["tuned"])
+        time.sleep(0.01)
+    assert sources(prepared) == ["tuned"]
+    for thread in [t for t in threading.enumerate() if t.name == "autotune"]:
+        thread.join()
+
+
+def test_a_budget_that_is_no_time_at_all(fresh: Fresh, options: Options) -> None:
+    prepared = fresh().prepare(product(), options)
+    start = time.monotonic()
+    try:
+        assert prepared.tune(budget=1e-3).elapsed < 1.0
+    except MeasureError as error:
+        assert "raise the budget" in str(error)
+    assert time.monotonic() - start < 2.0 and prepared.entry
+
+
+# ---- what others say ------------------------------------------------------------------------------------------------
+
+
+def biased() -> TensorProgram:
+    return trace(lambda x, y, b: np.maximum(x @ y + b, 0), (spec(9, 10), spec(10, 21), spec(21)), {}).program
+
+
+def imported(session: Session, options: Options, steps: Any) -> Store:
+    """A store with a schedule that somebody says is the fastest for `biased`."""
+    program = canonical_names(*partition(biased()))
+    key = session.prepare(biased(), replace(options, tune="off", cache="off")).workshop.key(program)
+    measured = Measurement(1e-9, 1e-9, 0.0, (1e-9,), 1)
+    text = canonical(steps)
+    store = session.store(options)
+    store.put_many([Record(key, digest(text), text, measured, time.time(), 0, local=False)])
+    return store
+
+
+WRONG: dict[str, Any] = {
+    "no step": [{"step": "teleport", "stage": "t0"}],
+    "a loop that is not there": Schedule((Split("t0", "zz", 4),)).to_json(),
+    "results before they are complete": Schedule((Split("t0", "k", 4, "cut"), ComputeAt("t1", "t0", "k.0"))).to_json(),
+    "no list": {"steps": []},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_schedule_is_refused(wrong: str, fresh: Fresh, options: Options, capfd: Any) -> None:
+    store = imported(fresh(), options, WRONG[wrong])
+    assert len(list(store.records())) == 1
+    prepared = fresh().prepare(biased(), replace(options, debug=1))
+    assert sources(prepared) == ["model"] and "a stored schedule does not hold here" in capfd.readouterr().err
+    assert prepared.tune().winner in ("tuned", "default"), "nor is it a seed"
+
+
+def test_a_right_schedule_of_somebody_else(fresh: Fresh, options: Options) -> None:
+    steps: tuple[Step, ...] = (Split("t0", "i", 4), ComputeAt("t1", "t0", "i.0"))
+    imported(fresh(), options, Schedule(steps).to_json())
+    prepared = fresh().prepare(biased(), options)
+    assert sources(prepared) == ["transfer"] and prepared.kernels[0].choice.seconds is None
+    assert prepared.kernels[0].choice.reason == "exact, but measured elsewhere"
+    assert prepared.kernels[0].choice.schedule.steps == steps
+
+
+def test_calls_run_what_is_found(fresh: Fresh, options: Options) -> None:
+    """Through the decorator: the same numbers before and after, from two kernels in a chain."""
+    settings = {"threads": 1, "cache": str(Path(options.cache_dir or "", "store.db"))}
+    x, u, v = (rng.standard_normal(s).astype(np.float32) for s in ((20, 30), (30, 40), (40, 10)))
+    made = make_kernel(lambda x, u, v: np.maximum(x @ u, 0) @ v, settings, fresh())
+    want = np.maximum(x @ u, 0) @ v
+    np.testing.assert_allclose(made(x, u, v), want, rtol=1e-4, atol=1e-4)
+    result = made.tune(x, u, v, trials=3)
+    assert result.trials <= 6 and {row["kernel"] for row in result.history} == {0, 1} and len(result.choice) == 2
+    np.testing.assert_allclose(made(x, u, v), want, rtol=1e-4, atol=1e-4)
+    again = make_kernel(lambda x, u, v: np.maximum(x @ u, 0) @ v, settings, fresh())
+    assert again.explain(x, u, v).count("chosen by: cache") == 2
+    np.testing.assert_allclose(again(x, u, v), want, rtol=1e-4, atol=1e-4)
