@@ -45,6 +45,9 @@ class LanesSketch:
         """Full vectors are as wide as a cache line."""
         return self.spec.vector_bits // 8 >= self.spec.line
 
+    def _bytes(self, axis: str) -> int:
+        return sum(a.buffer.bytes for a in self.stage.loads if a.uses(axis))
+
     def _loads(self, axis: str | None) -> int:
         return sum(a.uses(axis) for a in self.stage.loads) if axis else 0
 
@@ -102,6 +105,8 @@ class LanesSketch:
         outer = [a for a in self.stage.axes if a not in (self.u, self.w)]
         inner = [a for a in self.stage.reduce_axes if a != k]
         tiled = [(a, f) for a, f in ((self.u, point["mr"]), (self.w, point["nr"])) if a]
+        # The larger operand's axis is outermost: that operand then passes by once, and the other comes from near.
+        tiled.sort(key=lambda t: -self._bytes(t[0]))
         steps: list[Step] = []
         first = (outer + [a for a, _ in tiled] or [None])[0]  # type: ignore[list-item]
         parallel = self.threads > 1 and first is not None and self.stage.extents[first] >= self.threads
