@@ -76,6 +76,8 @@ class MapSketch:
     @cached_property
     def lanes(self) -> int:
         full, n = self.spec.lanes(self.stage.widest), self._length
+        if self.turned:
+            full = min(full, 16)  # a square of registers is turned at a time: more of them than there are do not pay
         return full if n >= full else 1 << max(n - 1, 0).bit_length()
 
     @cached_property

@@ -299,7 +299,6 @@ IMPOSSIBLE: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
 # Accepted by the step, and rejected by the verifier only: take a name out of here with the change that refuses it.
 LATE = {
     "the reduction ends in another body, behind the place of the epilogue",
-    "a prologue reads another pack, which is made further in",
     "under a guard a pack leaves its source",
 }
 LATER = pytest.mark.xfail(strict=True, reason="only the verifier rejects it")

@@ -87,14 +87,15 @@ class Pack(Step, kind="pack"):
             extents.append(terms)
 
         position = [var(f"{self.name}.{_DIMS[d]}") for d in range(len(block))]
-        value = self._operand(leaf.value, target, [b for b, _ in block], position, inner_names)
+        caches = frozenset(n for n, b in nest.all_buffers.items() if b.scope in ("scratch", "register"))
+        whole = staged(leaf.value, target, caches)
+        value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
         cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
         fill: Stmt = Store(self.name, _cell(position, widths), value, self.name, (), "copy")
         for at, terms in reversed(list(zip(position, extents))):
             fill = Loop(str(at), terms, (fill,))
         slots = _cell([local for _, local in block], widths)
         read = Load(self.name, slots, value.dtype)
-        whole = staged(leaf.value, target)
 
         def use(stmt: Stmt) -> tuple[Stmt, ...]:
             if stmt is not leaf:
@@ -105,10 +106,9 @@ class Pack(Step, kind="pack"):
         return Alloc(cache, (fill, *map_leaves(body, use)))
 
     def _operand(
-        self, value: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
+        self, whole: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
     ) -> Expr:
         """The staged expression with inner loops replaced by the copy's coordinates."""
-        whole = staged(value, target)
         if whole is target:
             return Load(target.buffer, tuple(b + p for b, p in zip(bases, position)), target.dtype)
         values: dict[str, Affine] = {}
@@ -125,9 +125,13 @@ class Pack(Step, kind="pack"):
         return substitute(whole, values)
 
 
-def staged(value: Expr, target: Load) -> Expr:
-    """The largest subexpression around `target` that varies with no other loops than it: what a Pack of it computes."""
+def staged(value: Expr, target: Load, caches: frozenset[str] = frozenset()) -> Expr:
+    """What a Pack of `target` computes: the largest subexpression around it that varies with no other loops and reads
+    none of the `caches`, which may be made further in."""
     ours = names(target)
+
+    def takes(node: Expr) -> bool:
+        return names(node) <= ours and not any(ld.buffer in caches for ld in loads(node))
 
     def visit(node: Expr) -> Expr | None:
         if node is target:
@@ -136,7 +140,7 @@ def staged(value: Expr, target: Load) -> Expr:
             for arg in node.args:
                 found = visit(arg)
                 if found is not None:
-                    return node if found is arg and names(node) <= ours else found
+                    return node if found is arg and takes(node) else found
         return None
 
     return visit(value) or target
