@@ -68,7 +68,7 @@ class LanesSketch:
         columns = select(columns, keep)
         mach = Machine(self.spec, self.threads, stage.widest)
         mr, nr, nv = (columns[c].astype(float) for c in ("mr", "nr", "nv"))
-        lanes = lanes // (1 + columns["half"])
+        width = lanes // (1 + columns["half"].astype(float))
         size = stage.dtype.compute.bytes
         others = float(stage.compute.points) / (m * n * k)
         chains = mr * nr * nv
@@ -87,8 +87,8 @@ class LanesSketch:
         )
         step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
         tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
-        compute = tiles * np.ceil(k / (nv * lanes)) * step * mach.cycle
-        tail = tiles * (chains * 12 + 15 + np.where(k % (nv * lanes) > 0, step + 5, 0)) * mach.cycle
+        compute = tiles * np.ceil(k / (nv * width)) * step * mach.cycle
+        tail = tiles * (chains * 12 + 15 + np.where(k % (nv * width) > 0, step + 5, 0)) * mach.cycle
         bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
         home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
