@@ -20,7 +20,8 @@ from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorde
 from ..ir.steps.pack import staged
 from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
-from .sketch import Column, Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
+from .panel_model import price
+from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
 MAX_STATEMENTS = 900
@@ -78,7 +79,7 @@ class PanelSketch:
         return sorted(found, key=lambda a: -a.ordinal)
 
     @cached_property
-    def _strided(self) -> bool:
+    def strided(self) -> bool:
         """A wide operand is not contiguous along the vectors: it must be packed, through a transposition."""
         return any(not a.contiguous(self.v) for a in self.wide)
 
@@ -93,7 +94,7 @@ class PanelSketch:
             if self.u
             else (1,)
         )
-        wide_modes = (2,) if self._strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
+        wide_modes = (2,) if self.strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
         tall_modes: tuple[int, ...] = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tall_modes[:2]
@@ -156,100 +157,8 @@ class PanelSketch:
 
     def priced(self) -> Priced:
         columns, rejected = self._columns()
-        e, lanes, stage = self.stage.extents, self.lanes, self.stage
-        mach = Machine(self.spec, self.threads, stage.widest)
-        m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
-        depth = k * _product(e, self.inner_reductions)
-        batch = _product(e, self.batch)
-        mr, nv, kc, mc, nc = (columns[c].astype(float) for c in ("mr", "nv", "kc", "mc", "nc"))
-        nr = nv * lanes
-        size = stage.dtype.compute.bytes
-        wide, tall, order = columns["wide"], columns["tall"], columns["order"]
-        loads_wide, loads_tall = max(len(self.wide), 1), max(len(self.tall), 1)
-        span = min((a.strides.get(self.k, 1) for a in self.wide), default=1) * size
-        crossing = 1.0 if (n * size) % 64 == 0 or lanes * size < 64 else 2.0
-        extra = max(stage.light - 2, 0) + 12 * stage.heavy
-
-        def step(rows: Column, vectors: Column) -> Column:
-            work = rows * vectors
-            ports = vectors * loads_wide * np.where(wide == 0, crossing, 1.0) + rows * loads_tall
-            cycles = np.maximum(work * (1 + extra) / mach.fma_per_cycle, ports / mach.loads_per_cycle)
-            # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
-            cycles = cycles + 0.08 * ports
-            return np.maximum(np.maximum(cycles, mach.fma_latency), (work * (1 + extra) + ports + 3) / 5.0)
-
-        full_rows, rest_rows = np.floor(m / mr), m % mr
-        full_columns, rest_columns = np.floor(n / nr), np.ceil((n % nr) / lanes)
-        per_k = full_rows * full_columns * step(mr, nv)
-        per_k += np.where(rest_columns > 0, full_rows * step(mr, rest_columns), 0.0)
-        per_k += np.where(rest_rows > 0, full_columns * step(rest_rows, nv), 0.0)
-        per_k += np.where((rest_rows > 0) & (rest_columns > 0), step(rest_rows, rest_columns), 0.0)
-        blocks_k = np.ceil(k / kc)
-        tiles = np.ceil(m / mr) * np.ceil(n / nr) * blocks_k * (depth / k if self.inner_reductions else 1.0) ** 0
-        # Conflicts: rows of an operand that lie a multiple of 4 KiB apart share one set of the first cache.
-        tall_stride = min((a.strides.get(self.u or "", 1) for a in self.tall), default=1) * size
-        conflict = np.where((tall == 0) & (tall_stride % 4096 == 0) & (mr > mach.l1_ways), 1.35, 1.0)
-        conflict = conflict * np.where((tall == 0) & (tall_stride >= 2048) & (m * depth * size > mach.l2), 1.05, 1.0)
-        # Rows of the second operand that come from the second cache are as many streams as the tile is high.
-        far = (tall != 2) & (mr * kc * size > mach.l1 / 2) & (m * n > 4096)
-        conflict = conflict * np.where(far, 1 + 0.01 * mr, 1.0)
-        reused = m > mr
-        conflict = conflict * np.where((wide == 0) & (span % 4096 == 0) & (kc > 16) & reused, 1.9, 1.0)
-        conflict = conflict * np.where((wide == 0) & (kc > 64) & (span >= 4096) & reused, 1.2, 1.0)
-        conflict = conflict * np.where((wide == 0) & (kc * nr * size > mach.l1) & reused, 1.08, 1.0)
-        compute = depth * per_k * conflict * batch * mach.cycle
-        tile = tiles * (2.2 * mr * nv + 14) * batch * mach.cycle
-
-        a_bytes, b_bytes, c_bytes = m * depth * size * loads_tall, depth * n * size * loads_wide, m * n * size
-        if not self.tall:
-            a_bytes = 0
-        home = mach.level(a_bytes + b_bytes + c_bytes)
-        row_blocks, column_blocks = np.ceil(m / mc), np.ceil(n / nc)
-        a_times = np.where(order == 0, column_blocks, 1.0)
-        b_times = np.where(order == 0, np.where(wide == 0, row_blocks, 1.0), row_blocks)
-        b_block = kc * nc * size
-        near = b_block + kc * mc * size < 0.8 * mach.l2
-        b_near = np.where(near, 0.0, np.where(b_block < 0.5 * mach.l3, row_blocks - 1, 0.0))
-        # How long the runs of memory are that the wide operand is read in, and how many of them at once: short runs
-        # defeat the prefetcher, and more rows than ways a multiple of 4 KiB apart push each other out of the first
-        # cache.
-        plain = np.where(wide == 0, np.where(kc <= 16, nc, nr), np.where(wide == 1, nr, nc))
-        run = (kc if self._strided else plain) * size
-        flow = 0.4 + 0.6 * np.minimum(run, 2048) / 2048
-        crowded = (wide == 0) & (kc > mach.l1_ways) & (span % 4096 == 0) & (not self._strided)
-        flow = flow * np.where(crowded, 0.65, 1.0) * np.where((kc <= 16) & (np.abs(nv - 4) > 2), 0.95, 1.0)
-        memory = (a_bytes * a_times + b_bytes * b_times / flow) * mach.byte(home) + b_bytes * b_near * mach.byte("L3")
-        # A packed block that the second cache cannot hold is written out and read back.
-        far_b = np.where(b_block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
-        memory = memory + np.where((wide > 0) & (b_block > 0.7 * mach.l2), 2.5 * b_bytes * far_b, 0.0)
-        memory = memory + np.where((tall > 0) & (mc * kc * size > 0.7 * mach.l2), 2 * a_bytes * mach.byte("L3"), 0.0)
-        memory = memory + c_bytes * (2 * blocks_k - 1) * mach.byte(mach.level(c_bytes)) * 1.0
-        pack_b = np.where(wide == 0, 0.0, np.where(wide == 8, 0.22, 0.25) + (0.15 if self._strided else 0.0))
-        pack_a = np.select([tall == 1, tall == 2], [0.16, 0.4], 0.0)
-        copies = depth * n * pack_b * np.where(order == 0, 1.0, row_blocks) * loads_wide
-        copies = copies + m * depth * pack_a * a_times * loads_tall
-        pack = copies * (lanes and 16 / max(self.spec.lanes(stage.widest), 1)) * batch * mach.cycle
-        epilogue = (
-            m * n * batch * np.where(columns["epi"] == 1, 3.0, 0.5) * mach.cycle / lanes if self.epilogues else 0.0 * mr
-        )
-        parallel = self._parallel_share(columns, batch, row_blocks, column_blocks)
-        busy = (compute + tile + pack + epilogue) * parallel
-        memory = memory * batch * np.maximum(parallel, 1.0 / mach.streams)
-        seconds = np.maximum(busy, memory) + 0.15 * np.minimum(busy, memory) + mach.launch(self.threads)
-        return Priced(columns, seconds, {"compute": compute, "tile": tile, "pack": pack, "memory": memory}, rejected)
-
-    def _parallel_share(self, columns: Columns, batch: int, rows: Column, cols: Column) -> Column:
-        """The busiest thread's share of the work."""
-        if self.threads == 1:
-            return np.ones(len(rows))
-        e, across = self.stage.extents, columns["order"] == 0
-        if self.batch:
-            first = e[self.batch[0]]
-            return np.full(len(rows), -(-first // self.threads) / first)
-        # Blocks are equal but for the last: a thread with the most of them has so much of the axis.
-        units, size = np.where(across, cols, rows), np.where(across, columns["nc"], columns["mc"])
-        whole = np.where(across, e[self.v], e[self.u] if self.u else 1)
-        return np.minimum(1.0, np.ceil(units / self.threads) * size / whole)
+        seconds, terms = price(self, columns)
+        return Priced(columns, seconds, terms, rejected)
 
     # ---- schedule ----
 
@@ -345,13 +254,6 @@ class PanelSketch:
 def _depths(k: int, unit: int) -> tuple[int, ...]:
     """Blocks of a reduction axis: nearly equal ones of about 192 to 512, of whole units."""
     return tuple(dict.fromkeys(-(-k // -(-k // size) // unit) * unit for size in (192, 256, 384, 512) if size < k))
-
-
-def _product(extents: dict[str, int], axes: tuple[str, ...]) -> int:
-    out = 1
-    for a in axes:
-        out *= extents[a]
-    return out
 
 
 def panel_sketches(

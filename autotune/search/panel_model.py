@@ -1,0 +1,195 @@
+"""The price of a panel sketch's points: cycles of the register tile, traffic at each level of memory, copies, threads.
+
+The constants were found by ablation on AVX2 and AVX-512 machines (what one choice costs with all others at their best);
+they are ratios and cycles, and what differs between machines comes from the device. Prices rank; they never decide.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .machine import Machine
+from .sketch import Column, Columns
+
+if TYPE_CHECKING:
+    from .panel import PanelSketch
+
+PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
+WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
+WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
+TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
+SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
+OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A sketch in numbers: extents (m rows, n columns, k blocked, depth of all reductions), and columns as floats."""
+
+    m: int
+    n: int
+    k: int
+    depth: int
+    batch: int
+    size: int  # bytes of an element
+    wide_loads: int
+    tall_loads: int
+    span: int  # bytes between rows of the wide operand
+    stride: int  # bytes between rows of the tall operand
+    strided: bool
+    lanes: int
+    mr: Column
+    nv: Column
+    kc: Column
+    mc: Column
+    nc: Column
+    wide: Column
+    tall: Column
+    order: Column
+
+    @property
+    def nr(self) -> Column:
+        return self.nv * self.lanes
+
+    @property
+    def row_blocks(self) -> Column:
+        return np.ceil(self.m / self.mc)
+
+    @property
+    def column_blocks(self) -> Column:
+        return np.ceil(self.n / self.nc)
+
+    @property
+    def passes(self) -> Column:
+        """How often the result is visited: once a block of the reduction."""
+        return np.ceil(self.k / self.kc)
+
+    @property
+    def tall_passes(self) -> Column:
+        """How often the tall operand passes by (and is packed)."""
+        return np.where(self.order == 0, self.column_blocks, 1.0)
+
+
+def price(sketch: PanelSketch, columns: Columns) -> tuple[Column, dict[str, Column]]:
+    """Seconds of every point, and the terms that they are made of."""
+    mach, s = Machine(sketch.spec, sketch.threads, sketch.stage.widest), _shape(sketch, columns)
+    compute = s.depth * _cycles(sketch, mach, s) * _conflicts(mach, s) * s.batch * mach.cycle
+    tiles = np.ceil(s.m / s.mr) * np.ceil(s.n / s.nr) * s.passes
+    tile = tiles * (WRITE_CYCLES * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
+    pack = _copies(s) * 16 / max(sketch.spec.lanes(sketch.stage.widest), 1) * s.batch * mach.cycle
+    epilogue = 0.0 * s.mr
+    if sketch.epilogues:
+        late = np.where(columns["epi"] == 1, 3.0, 0.5)
+        epilogue = s.m * s.n * s.batch * late * mach.cycle / s.lanes
+    share = _share(sketch, columns, s)
+    busy = (compute + tile + pack + epilogue) * share
+    memory = _traffic(mach, s) * s.batch * np.maximum(share, 1.0 / mach.streams)
+    seconds = np.maximum(busy, memory) + OVERLAP * np.minimum(busy, memory) + mach.launch(sketch.threads)
+    return seconds, {"compute": compute, "tile": tile, "pack": pack, "memory": memory}
+
+
+def _shape(sketch: PanelSketch, columns: Columns) -> _Shape:
+    stage, e, u = sketch.stage, sketch.stage.extents, sketch.u
+    size = stage.dtype.compute.bytes
+    inner = math.prod(e[a] for a in sketch.inner_reductions)
+    mr, nv, kc, mc, nc, wide, tall, order = (
+        columns[c].astype(float) for c in ("mr", "nv", "kc", "mc", "nc", "wide", "tall", "order")
+    )
+    return _Shape(
+        m=e[u] if u else 1, n=e[sketch.v], k=e[sketch.k], depth=e[sketch.k] * inner,
+        batch=math.prod(e[a] for a in sketch.batch), size=size,
+        wide_loads=max(len(sketch.wide), 1), tall_loads=len(sketch.tall),
+        span=min((a.strides.get(sketch.k, 1) for a in sketch.wide), default=1) * size,
+        stride=min((a.strides.get(u or "", 1) for a in sketch.tall), default=1) * size,
+        strided=sketch.strided, lanes=sketch.lanes, mr=mr, nv=nv, kc=kc, mc=mc, nc=nc, wide=wide, tall=tall,
+        order=order,
+    )  # fmt: skip
+
+
+def _cycles(sketch: PanelSketch, mach: Machine, s: _Shape) -> Column:
+    """Cycles of one step of the reduction over all tiles, the short ones at the edges by themselves."""
+    crossing = 1.0 if (s.n * s.size) % 64 == 0 or s.lanes * s.size < 64 else 2.0  # vectors that straddle two lines
+    extra = max(sketch.stage.light - 2, 0) + 12 * sketch.stage.heavy
+
+    def step(rows: Column, vectors: Column) -> Column:
+        work = rows * vectors * (1 + extra)
+        ports = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0) + rows * max(s.tall_loads, 1)
+        # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
+        cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.08 * ports
+        return np.maximum(np.maximum(cycles, mach.fma_latency), (work + ports + 3) / 5.0)
+
+    full_rows, rest_rows = np.floor(s.m / s.mr), s.m % s.mr
+    full_columns, rest_columns = np.floor(s.n / s.nr), np.ceil((s.n % s.nr) / s.lanes)
+    total = full_rows * full_columns * step(s.mr, s.nv)
+    total += np.where(rest_columns > 0, full_rows * step(s.mr, rest_columns), 0.0)
+    total += np.where(rest_rows > 0, full_columns * step(rest_rows, s.nv), 0.0)
+    total += np.where((rest_rows > 0) & (rest_columns > 0), step(rest_rows, rest_columns), 0.0)
+    return total
+
+
+def _conflicts(mach: Machine, s: _Shape) -> Column:
+    """How much slower the tile runs where its operands do not stay in the first cache."""
+    factor = np.where((s.tall == 0) & (s.stride % PAGE == 0) & (s.mr > mach.l1_ways), 1.35, 1.0)
+    factor *= np.where((s.tall == 0) & (s.stride >= 2048) & (s.m * s.depth * s.size > mach.l2), 1.05, 1.0)
+    # Rows of the tall operand that come from the second cache are as many streams as the tile is high.
+    far = (s.tall != 2) & (s.mr * s.kc * s.size > mach.l1 / 2) & (s.m * s.n > 4096)
+    factor *= np.where(far, 1 + 0.01 * s.mr, 1.0)
+    again = (s.wide == 0) & (s.m > s.mr)  # the wide operand is read again for the next rows, as it lies
+    factor *= np.where(again & (s.span % PAGE == 0) & (s.kc > 16), 1.9, 1.0)
+    factor *= np.where(again & (s.kc > 64) & (s.span >= PAGE), 1.2, 1.0)
+    factor *= np.where(again & (s.kc * s.nr * s.size > mach.l1), 1.08, 1.0)
+    return factor
+
+
+def _traffic(mach: Machine, s: _Shape) -> Column:
+    """Seconds to move the operands and the result between the levels that hold them."""
+    tall, wide, result = (
+        s.m * s.depth * s.size * s.tall_loads, s.depth * s.n * s.size * s.wide_loads, s.m * s.n * s.size,
+    )  # fmt: skip
+    wide_passes = np.where((s.order == 0) & (s.wide > 0), 1.0, s.row_blocks)
+    block = s.kc * s.nc * s.size
+    near = block + s.kc * s.mc * s.size < 0.8 * mach.l2
+    again = np.where(near, 0.0, np.where(block < 0.5 * mach.l3, s.row_blocks - 1, 0.0))
+    home = mach.byte(mach.level(tall + wide + result))
+    total = (tall * s.tall_passes + wide * wide_passes / _flow(mach, s)) * home + wide * again * mach.byte("L3")
+    # A packed block that the second cache cannot hold is written out and read back.
+    beyond = np.where(block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
+    total += np.where((s.wide > 0) & (block > 0.7 * mach.l2), 2.5 * wide * beyond, 0.0)
+    total += np.where((s.tall > 0) & (s.mc * s.kc * s.size > 0.7 * mach.l2), 2 * tall * mach.byte("L3"), 0.0)
+    return total + result * (2 * s.passes - 1) * mach.byte(mach.level(result))
+
+
+def _flow(mach: Machine, s: _Shape) -> Column:
+    """The share of its home's bandwidth at which the wide operand is read: short runs defeat the prefetcher, and more
+    rows than ways a multiple of a page apart push each other out of the first cache."""
+    plain = np.where(s.wide == 0, np.where(s.kc <= 16, s.nc, s.nr), np.where(s.wide == 1, s.nr, s.nc))
+    run = (s.kc if s.strided else plain) * s.size
+    flow = 0.4 + 0.6 * np.minimum(run, SHORT_RUN) / SHORT_RUN
+    crowded = (s.wide == 0) & (s.kc > mach.l1_ways) & (s.span % PAGE == 0) & (not s.strided)
+    return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= 16) & (np.abs(s.nv - 4) > 2), 0.95, 1.0)
+
+
+def _copies(s: _Shape) -> Column:
+    """Cycles of packing, for vectors of 16 elements."""
+    turned = TURNED_COPY if s.strided else 0.0
+    wide = np.select([s.wide == mode for mode in WIDE_COPY], [cost + turned for cost in WIDE_COPY.values()], 0.0)
+    tall = np.select([s.tall == mode for mode in TALL_COPY], list(TALL_COPY.values()), 0.0)
+    again = np.where(s.order == 0, 1.0, s.row_blocks)
+    return s.depth * s.n * wide * again * s.wide_loads + s.m * s.depth * tall * s.tall_passes * max(s.tall_loads, 1)
+
+
+def _share(sketch: PanelSketch, columns: Columns, s: _Shape) -> Column:
+    """The busiest thread's share of the work."""
+    if sketch.threads == 1:
+        return np.ones(len(s.mr))
+    if sketch.batch:
+        first = sketch.stage.extents[sketch.batch[0]]
+        return np.full(len(s.mr), -(-first // sketch.threads) / first)
+    # Blocks are equal but for the last: a thread with the most of them has so much of the axis.
+    across = s.order == 0
+    units, size = np.where(across, s.column_blocks, s.row_blocks), np.where(across, s.nc, s.mc)
+    return np.minimum(1.0, np.ceil(units / sketch.threads) * size / np.where(across, s.n, s.m))
