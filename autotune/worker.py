@@ -283,7 +283,9 @@ def _failure(error: Exception) -> BuildReport:
             return BuildReport(Status.CONSTRAINTS, reason="verifier", message=str(error))
         case BuildError(reason=reason):
             return BuildReport(Status.COMPILE, reason=reason, message=str(error))
-        case AutotuneError() | MemoryError():
+        case MemoryError() | OverflowError() | OSError():
+            return BuildReport(Status.RUNTIME, reason="memory", message=f"there is no memory for the arrays: {error}")
+        case AutotuneError():
             return BuildReport(Status.RUNTIME, reason=type(error).__name__, message=str(error) or repr(error))
     return BuildReport(Status.COMPILE, reason="internal", message=f"{type(error).__name__} in the compiler: {error}")
 

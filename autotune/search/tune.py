@@ -97,7 +97,8 @@ class Tuner:
             interrupted = True
         if not st.seconds:
             reasons = ", ".join(f"{n} {reason}" for reason, n in st.rejections.items()) or "no time was left"
-            raise MeasureError(f"nothing valid was measured: {reasons}; raise the budget or run `autotune doctor`")
+            why = next((f" ({t.build.message.splitlines()[0]})" for t in st.trials if t.build.message), "")
+            raise MeasureError(f"nothing valid was measured: {reasons}{why}; raise the budget or run `autotune doctor`")
         winner, seconds, default_seconds = self._choose(default, finals)
         elapsed = time.monotonic() - self.start
         self.measurer.drop(st.handles.values())
