@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from . import tracing_rules as _tracing_rules  # noqa: F401  imported with the package, not in the first call
 from .cache.objects import ObjectCache
 from .codegen.launch import Array, ArrayGuard, Form, Launch, StaticGuard, Table, aligned_empty
 from .codegen.runtime import runtime

@@ -186,7 +186,7 @@ class Workshop:
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
         code."""
-        digest = self._digest("model", program.digest, canonical(self.spec.to_json()), _own_source("search"))
+        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"))
         kept = self.objects.get(digest)
         if kept is not None:
             row = json.loads(kept)
