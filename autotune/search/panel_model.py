@@ -22,6 +22,7 @@ PAGE = 4096  # rows so far apart share one set of a first cache with that many b
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
 TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
+SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
 OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
 
@@ -154,8 +155,9 @@ def _traffic(mach: Machine, s: _Shape) -> Column:
     block = s.kc * s.nc * s.size
     near = block + s.kc * s.mc * s.size < 0.8 * mach.l2
     again = np.where(near, 0.0, np.where(block < 0.5 * mach.l3, s.row_blocks - 1, 0.0))
-    home = mach.byte(mach.level(tall + wide + result))
-    total = (tall * s.tall_passes + wide * wide_passes / _flow(mach, s)) * home + wide * again * mach.byte("L3")
+    level = mach.level(tall + wide + result)
+    home, flow = mach.byte(level), _flow(mach, s, SCATTERED.get(level, 1.0))
+    total = (tall * s.tall_passes + wide * wide_passes / flow) * home + wide * again * mach.byte("L3")
     # A packed block that the second cache cannot hold is written out and read back.
     beyond = np.where(block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
     total += np.where((s.wide > 0) & (block > 0.7 * mach.l2), 2.5 * wide * beyond, 0.0)
@@ -163,14 +165,14 @@ def _traffic(mach: Machine, s: _Shape) -> Column:
     return total + result * (2 * s.passes - 1) * mach.byte(mach.level(result))
 
 
-def _flow(mach: Machine, s: _Shape) -> Column:
-    """The share of its home's bandwidth at which the wide operand is read: short runs defeat the prefetcher, and more
-    rows than ways a multiple of a page apart push each other out of the first cache."""
+def _flow(mach: Machine, s: _Shape, least: float) -> Column:
+    """The share of its home's bandwidth at which the wide operand is read: short runs defeat the prefetcher (`least` is
+    left of it), and more rows than ways a multiple of a page apart push each other out of the first cache."""
     plain = np.where(s.wide == 0, np.where(s.kc <= 16, s.nc, s.nr), np.where(s.wide == 1, s.nr, s.nc))
     run = (s.kc if s.strided else plain) * s.size
-    flow = 0.4 + 0.6 * np.minimum(run, SHORT_RUN) / SHORT_RUN
+    flow = least + (1 - least) * np.minimum(run, SHORT_RUN) / SHORT_RUN
     crowded = (s.wide == 0) & (s.kc > mach.l1_ways) & (s.span % PAGE == 0) & (not s.strided)
-    return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= 16) & (np.abs(s.nv - 4) > 2), 0.95, 1.0)
+    return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= 16) & (s.nv > 4), 0.93, 1.0)
 
 
 def _copies(s: _Shape) -> Column:
