@@ -114,9 +114,7 @@ class PanelSketch:
         mr, nv = columns["mr"], columns["nv"]
         heavy = any(self.facts.by_name[e].heavy for e in self.epilogues)
         rules = {
-            "epilogue-incomplete": (columns["epi"] == 1) | (columns["kc"] >= k)
-            if self.epilogues
-            else np.ones_like(mr, bool),
+            "epilogue-stream": (columns["kc"] > 16) | (columns["kc"] >= k) | (not self.epilogues),
             "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
             "stream": (columns["kc"] > 16)
             | (columns["kc"] >= k)

@@ -7,7 +7,23 @@ from dataclasses import dataclass, replace
 from ..affine import Affine, const, var
 from ..bounds import upper
 from ..expr import Expr, Load, loads, substitute, transform
-from ..nest import Alloc, Block, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, map_leaves, reads, tags, walk, with_body
+from ..nest import (
+    Alloc,
+    Block,
+    Guard,
+    Leaf,
+    Loop,
+    Nest,
+    Reduce,
+    Stmt,
+    Store,
+    leaves,
+    map_leaves,
+    reads,
+    tags,
+    walk,
+    with_body,
+)
 from ..program import Buffer
 from .base import Path, Step, enclosing, final_stores, prune_terms
 
@@ -169,16 +185,41 @@ class _Epilogue:
         return replace(self.leaf, index=target, value=body, origin=origin)
 
     def in_registers(self, target: Stmt) -> Stmt:
+        """In place of every store of the result, while its value is in a register. Where the reduction runs in blocks,
+        behind the last block's part of each tile, while the result is in the first cache."""
         into = self.step.into
 
-        def extend(leaf: Leaf) -> tuple[Stmt, ...]:
-            if leaf.buffer != into or not isinstance(leaf, (Store, Reduce)):
-                return (leaf,)
-            if isinstance(leaf, Reduce):
-                raise self.step.fail("the reduction is not complete in registers; name a loop instead", "incomplete")
-            return (leaf, self.stored(leaf.index, leaf.value))
+        def writes(stmt: Stmt) -> list[Leaf]:
+            return [leaf for leaf in leaves((stmt,)) if leaf.buffer == into and isinstance(leaf, (Store, Reduce))]
 
-        return map_leaves((target,), extend)[0]
+        def visit(body: tuple[Stmt, ...], path: Path) -> tuple[Stmt, ...]:
+            out: list[Stmt] = []
+            for stmt in body:
+                own = writes(stmt)
+                if own and all(isinstance(leaf, Reduce) and leaf.role == "write" for leaf in own) and _is_tile(stmt):
+                    out += self._last_block(stmt, path, own)
+                elif isinstance(stmt, (Loop, Alloc, Guard)):
+                    out.append(with_body(stmt, visit(stmt.body, (*path, stmt))))
+                elif own and isinstance(stmt, Store):
+                    out += [stmt, self.stored(stmt.index, stmt.value)]
+                elif own:
+                    why = "the reduction is not complete in registers; name a loop instead"
+                    raise self.step.fail(why, "incomplete")
+                else:
+                    out.append(stmt)
+            return tuple(out)
+
+        return visit((target,), ())[0]
+
+    def _last_block(self, stmt: Stmt, path: Path, own: list[Leaf]) -> list[Stmt]:
+        """The nest that adds one block's part to the result and, for the last block, this tile's epilogue behind it."""
+        loops, _ = enclosing(path)
+        outer = {b.name: b.constant for b in loops}
+        carried = {n for leaf in own if isinstance(leaf, Reduce) for a in leaf.first or () for n in a.names()}
+        if not carried or any(outer.get(n) is None for n in carried):
+            raise self.step.fail("no loops around the tile count the reduction's blocks", "incomplete")
+        last = tuple(var(n) - ((outer[n] or 1) - 1) for n in sorted(carried))
+        return [stmt, Guard(last, map_leaves((stmt,), lambda leaf: (self.stored(leaf.index, None),)))]
 
     def at_loop(self, target: Stmt) -> Stmt:
         step = self.step
@@ -230,6 +271,13 @@ class _Epilogue:
                 if b.constant > 1:
                     last.append(var(b.name) - (b.constant - 1))
         return (Guard(tuple(last), body),) if last else body
+
+
+def _is_tile(stmt: Stmt) -> bool:
+    """A nest of plain loops around one statement: the write of a register tile."""
+    while isinstance(stmt, Loop) and len(stmt.body) == 1:
+        stmt = stmt.body[0]
+    return not isinstance(stmt, (Loop, Alloc, Guard))
 
 
 def _common_base(indices: list[tuple[Affine, ...]], names: set[str]) -> tuple[Affine, ...]:
