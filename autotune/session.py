@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from .codegen import build, jit, runtime
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .devices.records import Policy
-from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, ScheduleError, UsageError, VerifyError
+from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, UsageError, VerifyError
 from .ir.partition import partition
 from .ir.program import Buffer, TensorProgram, canonical_names
 from .ir.schedule import Schedule
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = 2.0
 LONG_SECONDS = 20e-6
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
-_CHECK_BYTES = 64 << 20  # above this, the check before first use runs on a part of the inputs' structure only
+_CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Session:
 
     def __init__(self) -> None:
         self._stores: dict[tuple[str | None, bool], Store] = {}
-        self._workers: dict[tuple[str, int], Any] = {}
+        self._workers: dict[tuple[Any, ...], Any] = {}
+        self.closing = False
         self._lock = threading.RLock()
 
     def prepare(self, program: TensorProgram, options: Options) -> Prepared:
@@ -103,14 +105,21 @@ class Session:
     def worker(self, spec: DeviceSpec, threads: int, options: Options) -> Any:
         from .devices.client import WorkerClient
 
-        key = (spec.digest, threads)
+        key = (spec.digest, threads, options.directory())
         with self._lock:
             if key not in self._workers:
                 self._workers[key] = WorkerClient(spec, threads, options.directory())
             return self._workers[key]
 
+    def unlock(self) -> None:
+        """Fresh locks, in a forked child."""
+        self._lock = threading.RLock()
+        for worker in self._workers.values():
+            worker.unlock()
+
     def close(self) -> None:
         """End the measuring processes and close the stores."""
+        self.closing = True
         for worker in self._workers.values():
             worker.close()
         for store in self._stores.values():
@@ -230,7 +239,7 @@ class Workshop:
         from .worker import Arrays
 
         if sum(b.bytes for b in program.buffers) > _CHECK_BYTES:
-            return
+            return  # the proofs stand alone here; tuning checks such arrays too
         arrays = Arrays(program)
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(loaded.address)
 
@@ -334,6 +343,20 @@ def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))
 
 
+_LIVE: weakref.WeakSet[Prepared] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A thread of the parent may have held these locks, and is not here to release them."""
+    for prepared in list(_LIVE):
+        prepared._lock = threading.Lock()
+        prepared.workshop.owner.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Prepared:
     """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
     something better; subscribers are then told. `code` keeps the machine code loaded."""
@@ -351,6 +374,7 @@ class Prepared:
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: list[Outcome] = []
         self._lock = threading.Lock()
+        _LIVE.add(self)
         self.kernels = [self.workshop.kernel(k) for k in partition(program)]
         self._link()
         sources = {k.choice.source for k in self.kernels}
@@ -382,8 +406,10 @@ class Prepared:
     def _tune_behind(self) -> None:
         try:
             self.tune()
-        except AutotuneError as error:
-            warnings.warn(f"tuning in the background failed: {error}", stacklevel=1)
+        except (AutotuneError, ValueError, OSError) as error:
+            # While the process ends, its pipes go first, and that is no failure.
+            if threading.main_thread().is_alive() and not self.workshop.owner.closing:
+                warnings.warn(f"tuning in the background failed: {error}", stacklevel=1)
 
     def tune(
         self,
@@ -396,7 +422,8 @@ class Prepared:
 
         with self._lock:
             start = time.monotonic()
-            total = budget or self.options.budget or DEFAULT_BUDGET
+            total = next(b for b in (budget, self.options.budget, DEFAULT_BUDGET) if b is not None)
+            kernels = list(self.kernels)
             weights = [k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels]
             outcomes: list[Outcome] = []
             for n, kernel in enumerate(self.kernels):
@@ -412,12 +439,12 @@ class Prepared:
                     schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
                     outcome.seconds, outcome.winner.terms,
                 )  # fmt: skip
-                self.kernels[n] = PreparedKernel(
+                kernels[n] = PreparedKernel(
                     kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule)
                 )
                 if outcome.interrupted:
                     break
-            self.outcomes = outcomes
+            self.outcomes, self.kernels = outcomes, kernels
             self._link()
         for changed in self._subscribers:
             changed()
@@ -469,6 +496,3 @@ class Prepared:
         from .report import launched
 
         launched(self, seconds)
-
-
-__all__ = ["Choice", "Path", "Prepared", "ScheduleError", "Session", "Workshop", "os", "session"]

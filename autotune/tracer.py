@@ -253,7 +253,11 @@ class Recorder:
     @staticmethod
     def dtype(value: Any) -> DType:
         try:
+            if isinstance(value, str) and value not in ("f16", "f32", "f64", "bf16"):
+                value = np.dtype(value)  # in NumPy's code "i8" is eight bytes
             return parse_dtype(value)
+        except TypeError:
+            fail(f"{value!r} is no dtype of NumPy")
         except SignatureError as error:
             fail(str(error))
 

@@ -211,3 +211,17 @@ def test_calls_run_what_is_found(fresh: Fresh, options: Options) -> None:
     again = make_kernel(lambda x, u, v: np.maximum(x @ u, 0) @ v, settings, fresh())
     assert again.explain(x, u, v).count("chosen by: cache") == 2
     np.testing.assert_allclose(again(x, u, v), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(6, 33), (64, 256)])
+def test_results_come_in_the_order_in_which_they_are_returned(sizes: tuple[int, int], options: Options) -> None:
+    """Whatever the order in which they are computed, and whether or not they have the same shape."""
+    x = rng.standard_normal(sizes, dtype="f4")
+    functions: list[Callable[..., Any]] = [
+        lambda x: (lambda e: (e.sum(-1), e))(np.exp(x)), lambda x: (lambda y: (y + 1, y))(x * 2),
+        lambda x: (lambda y: (np.maximum(y + 1, 0), y))(x @ x.T),
+    ]  # fmt: skip
+    for function in functions:
+        kernel = make_kernel(function, {"tune": "off", "threads": 1})
+        for got, wanted in zip(kernel(x), function(x), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)

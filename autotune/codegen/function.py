@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..ir.affine import Affine, FloorDiv
-from ..ir.bounds import lower
+from ..ir.bounds import prove_nonnegative
 from ..ir.dtypes import I64, DType
 from ..ir.nest import Loop
 from ..ir.program import Buffer
@@ -244,7 +244,8 @@ class Function:
     def _divided(self, atom: Any, inner: Value) -> Value:
         """Floor division or remainder by a positive constant, for arguments that may be negative."""
         d = Value(str(atom.divisor), I64, 1, 0)
-        if (lower(atom.arg, tuple(self.path), tuple(self.guards)) or -1) >= 0:
+        known = atom.arg.substitute({name: Affine((), value) for name, value in self.fixed.items()})
+        if prove_nonnegative(known, tuple(self.path), tuple(self.guards)):
             return self.arithmetic("udiv" if isinstance(atom, FloorDiv) else "urem", inner, d)
         rest = self.arithmetic("srem", inner, d)
         shifted = self.arithmetic("add", rest, d)

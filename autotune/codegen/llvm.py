@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..devices.spec import DeviceSpec
-from ..ir.nest import Alloc, Loop, Nest, Stmt, Store, leaves
+from ..ir.errors import BuildError
+from ..ir.nest import Alloc, Loop, Nest, Stmt, Store, leaves, walk
 from ..ir.program import Buffer
 from .function import Function
 from .values import memory_bytes
@@ -36,6 +37,9 @@ def render(nest: Nest, spec: DeviceSpec, symbol: str = "kernel", threads: int = 
 class _Module:
     def __init__(self, nest: Nest, spec: DeviceSpec, symbol: str, threads: int) -> None:
         self.nest, self.spec, self.symbol, self.threads = nest, spec, symbol, threads
+        for stmt, path in walk(nest.body):
+            if path and isinstance(stmt, Loop) and stmt.kind == "parallel":
+                raise BuildError(f"parallel loop {stmt.name} is inside another statement", reason="parallel-inside")
         self.outer = [b for b in nest.buffers if b.scope in ("input", "output")]
         self.strides = list(dict.fromkeys(s for b in self.outer for s in b.strides or () if isinstance(s, str)))
         self.temps = [b for b in nest.buffers if b.scope == "temp"]
@@ -165,6 +169,4 @@ def _padded(b: Buffer) -> int:
 
 
 def _parallel(stmt: Stmt) -> Loop | None:
-    while isinstance(stmt, Alloc) and len(stmt.body) == 1:
-        return None
     return stmt if isinstance(stmt, Loop) and stmt.kind == "parallel" else None

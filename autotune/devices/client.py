@@ -166,6 +166,10 @@ class WorkerClient:
         with self._mutex:
             self._ask({"job": "drop", "handles": []}, float("inf"))
 
+    def unlock(self) -> None:
+        """A fresh lock, in a forked child: a thread of the parent may have held the old one."""
+        self._mutex = threading.RLock()
+
     def close(self) -> None:
         with self._mutex:
             if self._process is not None:

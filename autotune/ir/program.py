@@ -154,11 +154,10 @@ class TensorProgram:
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
-        """Inputs, then one buffer a compute (scope output or temp)."""
-        made = tuple(
-            Buffer(c.name, c.dtype, c.shape, "output" if c.name in self.outputs else "temp") for c in self.computes
-        )
-        return self.inputs + made
+        """Inputs, then temporaries, then outputs in the order of `outputs`: the order in which a kernel takes them."""
+        temps = (Buffer(c.name, c.dtype, c.shape, "temp") for c in self.computes if c.name not in self.outputs)
+        results = (self.compute(name) for name in dict.fromkeys(self.outputs))
+        return (*self.inputs, *temps, *(Buffer(c.name, c.dtype, c.shape, "output") for c in results))
 
     def consumers(self, name: str) -> tuple[Compute, ...]:
         return tuple(c for c in self.computes if any(ld.buffer == name for ld in loads(c.body)))

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..devices.records import BuildReport, Measurement, Policy, Status, median
+from ..devices.records import BuildReport, Measurement, Policy, median
 from ..ir.errors import MeasureError
-from ..ir.schedule import Schedule
 from .ranking import Candidate, Ranking
 
 BATCH = 6
@@ -87,6 +86,12 @@ class Tuner:
 
     def run(self, default: Candidate, seeds: Sequence[Candidate] = ()) -> Outcome:
         """Tune. Raises MeasureError where not even the default could be measured."""
+        try:
+            return self._run(default, seeds)
+        finally:
+            self.measurer.drop(self.state.handles.values())
+
+    def _run(self, default: Candidate, seeds: Sequence[Candidate]) -> Outcome:
         interrupted, st = False, self.state
         finals: list[tuple[Candidate, Measurement]] = []
         try:
@@ -102,7 +107,6 @@ class Tuner:
             raise MeasureError(f"nothing valid was measured: {reasons}{why}; raise the budget or run `autotune doctor`")
         winner, seconds, default_seconds = self._choose(default, finals)
         elapsed = time.monotonic() - self.start
-        self.measurer.drop(st.handles.values())
         rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
         return Outcome(
             winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted
@@ -238,9 +242,3 @@ class Tuner:
         return default, base.seconds, base.seconds
 
 
-def plain() -> Candidate:
-    """The unscheduled nest, for programs that no sketch fits."""
-    return Candidate(Schedule(), float("inf"), "plain")
-
-
-__all__ = ["Candidate", "Measurer", "Outcome", "Status", "Trial", "Tuner", "plain"]

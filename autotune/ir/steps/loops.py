@@ -235,9 +235,10 @@ class Parallel(Step, kind="parallel"):
 
     def apply(self, nest: Nest) -> Nest:
         def mark(loop: Loop, path: Path) -> tuple[Stmt, ...]:
-            if any(isinstance(b, Loop) for b in path):
+            if path:
                 raise self.fail(
-                    f"{loop.name} is inside another loop; only outermost loops run in parallel", "not-outermost"
+                    f"{loop.name} is inside another loop or block; only outermost loops run in parallel",
+                    "not-outermost",
                 )
             return (replace(loop, kind="parallel", chunk=self.chunk),)
 
