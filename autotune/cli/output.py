@@ -135,7 +135,7 @@ class Progress:
 
     def _show(self, part: float, text: str) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done + min(part, 0.99), description=text)
+            self.bar.update(self.task, completed=self.done + min(part, 0.99), description=text, refresh=True)
 
     def finish(self, row: Row) -> None:
         self.done += 1

@@ -199,7 +199,7 @@ def test_interrupt_saves_the_best_so_far_and_resume_goes_on(run: Run, place: Pat
 
 def test_a_bar_on_a_terminal(place: Path) -> None:
     master, slave = pty.openpty()
-    words = ("softmax", "m=4", "n=16", "--format", "jsonl", *QUICK)
+    words = ("softmax", "m=4", "n=16", "--format", "jsonl", "--threads", "1", "--budget", "1s")
     done = subprocess.Popen(
         [sys.executable, "-m", "autotune", "sweep", *words], cwd=place, text=True, stdout=subprocess.PIPE, stderr=slave,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"},
