@@ -6,6 +6,7 @@ Must not know how our own kernels are made: they are calls like the others.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 import time
@@ -20,6 +21,9 @@ import numpy as np
 from .devices.records import median
 
 PEERS = ("numpy", "torch")
+_TORCH: dict[type, str] = {
+    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow", ast.Lt: "lt", ast.Gt: "gt",
+}  # fmt: skip
 _TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-9}  # by bytes of a float
 Call = Callable[[], object]
 
@@ -107,17 +111,74 @@ def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -
         function = getattr(torch, {"max": "amax", "min": "amin"}.get(kind, kind))
         more = {"correction": 0} if kind in ("var", "std") else {"out": o}
         return partial(function, x[0], integers("axes", list(range(x[0].ndim))), **more)
-    if op == "elementwise":  # `ops.elementwise` has accepted it: nothing but arithmetic and calls of known functions
-        either: Callable[..., Any] = lambda both, one: (
-            lambda a, b: both(a, b) if torch.is_tensor(b) else torch.clamp(a, **{one: b})
-        )
-        names = {"gelu": f.gelu, "silu": f.silu, "rint": torch.round, "maximum": either(torch.maximum, "min"),
-                 "minimum": either(torch.minimum, "max"), "__builtins__": {}}  # fmt: skip
-        code = compile(str(p["expr"]).strip(), "expr", "eval")
-        letters = sorted(name for name in code.co_names if len(name) == 1)
-        known = {name: getattr(torch, name) for name in code.co_names if len(name) > 1 and name not in names}
-        return partial(eval, code, {**names, **known, **dict(zip(letters, x))})
+    if op == "elementwise":
+        return _torch_chain(str(p["expr"]), x, o)
     raise TypeError(f"no counterpart of {op}")
+
+
+def _torch_chain(expr: str, x: Sequence[Any], out: Any) -> Call:
+    """An expression that `ops.elementwise` has accepted, a function of torch at a time and without temporaries.
+
+    Each writes over an intermediate that it reads, the last one into `out`; a product and a sum are one `addcmul`.
+    """
+    import torch
+
+    tree = ast.parse(expr.strip(), mode="eval").body
+    called = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    letters = sorted({n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in called})
+    known, nn, buffers = dict(zip(letters, x)), torch._C._nn, [out]
+    tape: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = []
+
+    def bound(side: str, both: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda a, b, **o: both(a, b, **o) if torch.is_tensor(b) else torch.clamp(a, **{side: b}, **o)
+
+    special: dict[str, Callable[..., Any]] = {
+        "gelu": nn.gelu, "silu": nn.silu, "relu": partial(torch.clamp, min=0), "rint": torch.round,
+        "maximum": bound("min", torch.maximum), "minimum": bound("max", torch.minimum),
+    }  # fmt: skip
+
+    def step(function: Callable[..., Any], *args: Any) -> Any:
+        if not any(map(torch.is_tensor, args)):
+            return function(*map(torch.tensor, args)).item()
+        result = function(*args)
+        like = [b for b in buffers if b.shape == result.shape and b.dtype == result.dtype]
+        over = [a for a in args if any(a is b for b in like)] or [b for b in like if b is out and not tape]
+        buffers.append(buffer := over[0] if over else result)
+        tape.append((function, args, buffer))
+        return buffer
+
+    def value(node: ast.AST) -> Any:
+        match node:
+            case ast.Name(id=name):
+                return known[name]
+            case ast.Constant(value=number):
+                return number
+            case ast.BinOp(left=ast.BinOp(op=ast.Mult()) as product, op=ast.Add(), right=other) | ast.BinOp(
+                left=other, op=ast.Add(), right=ast.BinOp(op=ast.Mult()) as product
+            ):
+                a, b, c = value(product.left), value(product.right), value(other)
+                if all(map(torch.is_tensor, (a, b, c))):
+                    return step(torch.addcmul, c, a, b)
+                return step(torch.add, step(torch.mul, a, b), c)
+            case ast.UnaryOp(operand=x):
+                return step(torch.neg, value(x))
+            case ast.BinOp(left=x, op=symbol, right=y) | ast.Compare(left=x, ops=[symbol], comparators=[y]):
+                return step(getattr(torch, _TORCH[type(symbol)]), value(x), value(y))
+            case ast.Call(func=ast.Name(id=name), args=args):
+                return step(special.get(name) or getattr(torch, name), *map(value, args))
+        raise TypeError(f"no counterpart of {ast.unparse(node)}")
+
+    last = value(tree)
+    if not tape:
+        return partial(out.copy_, last)
+    tape[-1] = (*tape[-1][:2], out)
+
+    def chain() -> Any:
+        for function, args, buffer in tape:
+            function(*args, out=buffer)
+        return out
+
+    return chain
 
 
 def agree(ours: Any, theirs: Any) -> bool:

@@ -58,7 +58,7 @@ def values(text: str, parse: Callable[[str], Any] = str) -> list[str]:
         if isinstance(parse(text), tuple) and "," in text:
             return [text]
     out: list[str] = []
-    for part in map(str.strip, re.split(r",(?![^(]*\))", text)):  # at commas that are in no brackets
+    for part in map(str.strip, _parts(text)):
         found = _RANGE.fullmatch(part)
         if found is None:
             out.append(part)
@@ -73,6 +73,18 @@ def values(text: str, parse: Callable[[str], Any] = str) -> list[str]:
     if "" in out:
         raise UsageError(f"{text!r} has an empty value; write a,b or first:last:step")
     return out
+
+
+def _parts(text: str) -> list[str]:
+    """The text between its commas; those within brackets separate nothing."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def cases(op: str, words: Sequence[str], dtype: str | None = None) -> list[Case]:
