@@ -14,7 +14,7 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, StoreHint, Tile, Unroll
+from ..ir.steps import ComputeAt, Parallel, ReadAhead, RegisterTile, Reorder, Split, Step, StoreHint, Tile, Unroll
 from .facts import Access, Facts, Stage
 from .machine import Machine
 from .sketch import Point, Priced, grid, select, vectorized
@@ -23,7 +23,7 @@ from .sketch import Point, Priced, grid, select, vectorized
 @dataclass(frozen=True)
 class RowsSketch:
     """Holes: vectors a step in reductions (`red`) and in stores (`map`), whether results bypass the caches (`nt`),
-    chunks of rows."""
+    chunks of rows (`block`), whether one row's arithmetic asks for the next row (`ahead`)."""
 
     facts: Facts
     rows: tuple[str, ...]
@@ -63,11 +63,11 @@ class RowsSketch:
         if self.across:
             longest = self.last.extents[self.rows[-1]]
         several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
-        big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l3 // 4
+        big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l2
         columns = grid(
             red=several, map=several[:3], nt=(0, 1) if big else (0,),
             wide=(1, 2) if longest >= 2 * self.lanes else (1,),
-            block=(1, 2, 4) if self.shared else (1,),
+            block=(1, 2, 4) if self.shared else (1,), ahead=(0, 1) if self.streamed else (0,),
         )  # fmt: skip
         keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
         columns = select(columns, keep)
@@ -101,7 +101,8 @@ class RowsSketch:
         )
         share = 1.0 / min(self.threads, max(1, _product(self.last, self.rows)))
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
-        seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
+        apart = np.where(columns["ahead"] == 1, 0.1, 0.25)  # of the shorter one, what the longer one does not hide
+        seconds = np.maximum(busy, memory) + apart * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
 
     @cached_property
@@ -114,6 +115,18 @@ class RowsSketch:
             return ()
         rows = self.rows[-1]
         return tuple(a for a in self.last.loads if v is not None and a.contiguous(v) and not a.uses(rows))
+
+    @cached_property
+    def streamed(self) -> tuple[tuple[str, str], ...]:
+        """(stage, input) for each input that passes by row by row: the stage with the most work among its readers."""
+        found: dict[str, Stage] = {}
+        for s in self.facts.stages if not self.across else ():
+            v = self.vector_axis(s)
+            for a in s.loads:
+                if a.buffer.scope == "input" and v and a.contiguous(v) and a.uses(self.rows[-1]):
+                    best = found.setdefault(a.buffer.name, s)
+                    found[a.buffer.name] = max(best, s, key=lambda x: (x.heavy, x is s))
+        return tuple((s.name, name) for name, s in found.items())
 
     # ---- schedule ----
 
@@ -137,6 +150,9 @@ class RowsSketch:
             steps.append(ComputeAt(s.name, into, loop))
             if block > 1:  # the stages before the last run row by row inside the block
                 into, loop = self.facts.stages[-2].name, inner
+        if point["ahead"]:
+            sizes = {b.name: b.dtype.bytes for b in self.facts.program.buffers}
+            steps += [ReadAhead(s, x, at, max(1, self.spec.line // sizes[x])) for s, x in self.streamed]
         if point["nt"]:
             steps += [
                 StoreHint(s.name)

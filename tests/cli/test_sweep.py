@@ -167,7 +167,7 @@ def test_resume_needs_a_place(run: Run) -> None:
 
 
 def _started(place: Path, *more: str) -> subprocess.Popen[str]:
-    words = ("gemm", "m=24:72:8", "n=24", "k=24", "--threads", "1", "--format", "jsonl", *more)
+    words = ("gemm", "m=24:264:8", "n=24", "k=24", "--threads", "1", "--format", "jsonl", *more)
     return subprocess.Popen(
         [sys.executable, "-m", "autotune", "sweep", *words], cwd=place, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
@@ -179,13 +179,13 @@ def test_interrupt_saves_the_best_so_far_and_resume_goes_on(run: Run, place: Pat
     database, end = place / "store" / "records.db", time.monotonic() + 60
     while time.monotonic() < end and not (database.exists() and list((place / "store" / "objects").glob("*.o"))):
         time.sleep(0.05)
-    time.sleep(1.5)  # a case is being measured by now
+    time.sleep(0.7)  # a case is being measured by now
     os.killpg(sweep.pid, signal.SIGINT)
     out, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 130, err
     *finished, last = map(json.loads, out.splitlines())
     assert list(last) == CONTRACT and last["status"] == "interrupted" and {r["status"] for r in finished} <= {"ok"}
-    assert "Traceback" not in err and f"interrupted: {len(finished)} of 7 cases are finished" in err
+    assert "Traceback" not in err and f"interrupted: {len(finished)} of 31 cases are finished" in err
     stored = json.loads(run("cache", "stat", "--format", "json").out)["records"]
     assert stored >= sum(r["trials"] for r in (*finished, last)) - last["trials"]
     if last["trials"]:
@@ -193,7 +193,7 @@ def test_interrupt_saves_the_best_so_far_and_resume_goes_on(run: Run, place: Pat
     again = _started(place, "--trials", "2", "--resume")
     out, err = again.communicate(timeout=120)
     rows = [json.loads(line) for line in out.splitlines()]
-    assert again.returncode == 0 and [r["params"]["m"] for r in rows] == [*range(24, 73, 8)], err
+    assert again.returncode == 0 and [r["params"]["m"] for r in rows] == [*range(24, 265, 8)], err
     assert rows[: len(finished)] == finished and {r["status"] for r in rows} == {"ok"}
 
 

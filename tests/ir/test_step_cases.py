@@ -20,6 +20,7 @@ from autotune.ir.steps import (
     Fuse,
     Pack,
     Parallel,
+    ReadAhead,
     RegisterTile,
     Reorder,
     Split,
@@ -142,6 +143,20 @@ def test_register_tiles_with_every_kind_of_tail(
     nest = scheduled(product(*shape), RegisterTile("t0", (("i", 2), ("j", 4)), unroll), PrefetchStep("t0"))
     assert shapes(nest) == {"t0.acc": ("register", (2, 4))}
     assert any(isinstance(s, PrefetchStmt) for s in leaves(nest.body))
+
+
+@pytest.mark.parametrize("shape", [(5, 22), (1, 16), (2, 17), (3, 16), (4, 33)])
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("tail", ["clip", "cut", "guard"])
+def test_reading_ahead_stays_in_bounds(shape: tuple[int, int], rows: int, tail: str) -> None:
+    """Every row but the last of its loop asks for the line after it; `scheduled` proves each address in bounds."""
+    cut = [Split(s, "i", rows, tail) for s in ("t1", "t2", "t0")] if rows > 1 else []
+    tile = (Tile("t2", (("j", 8),)), Split("t2", "j.1", 4), Unroll("t2", "j.1.0"), Vectorize("t2", "j.1.1", 4))
+    for at in ("i.0", "i.1") if cut else ("i",):
+        nest = scheduled(normalised(*shape), *cut, *tile, ReadAhead("t2", "a", at, 2))
+        hints = [s for s in leaves(nest.body) if isinstance(s, PrefetchStmt)]
+        assert all(any(at in a.names() for a in hint.index) and not hint.write for hint in hints)
+        assert hints or shape[0] <= rows or at == "i.1"
 
 
 @pytest.mark.parametrize("shape", [(5, 22), (1, 1), (3, 8), (2, 7), (4, 33)])

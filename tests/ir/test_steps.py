@@ -20,6 +20,7 @@ from autotune.ir.steps import (
     Pack,
     Parallel,
     Prefetch,
+    ReadAhead,
     RegisterTile,
     Reorder,
     Split,
@@ -93,6 +94,12 @@ CASES = [
     Case("compute_at-registers", biased(4, 6, 7), ComputeAt("t1", "t0"), TILED),
     Case("compute_at-loop", biased(5, 6, 7), ComputeAt("t1", "t0", "i.0"), (Split("t0", "i", 2),)),
     Case("prefetch", product(4, 6, 7), Prefetch("t0"), TILED),
+    Case(
+        "read_ahead",
+        normalised(5, 10),
+        ReadAhead("t2", "a", "i", 2),
+        (Tile("t2", (("j", 4),)), Vectorize("t2", "j.1", 4)),
+    ),
     Case("store_hint", scale(20), StoreHint("t0"), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
 ]
 
@@ -183,6 +190,9 @@ REFUSALS = [
         "not-pointwise", normalised(5, 7), ComputeAt("t2", "t1", "i"), words="every loop of the epilogue as an index"
     ),
     Refusal("no-accumulators", product(5, 6, 7), Prefetch("t0"), words="apply register_tile first"),
+    Refusal("bad-factor", normalised(5, 7), ReadAhead("t2", "a", "i", 0), words="at least one element"),
+    Refusal("no-such-loop", normalised(5, 7), ReadAhead("t2", "a", "z", 4), words="inside z"),
+    Refusal("no-such-loop", normalised(5, 7), ReadAhead("t2", "y", "i", 4), words="t2 reads y in no vector"),
     Refusal("no-store", product(5, 6, 7), StoreHint("t0"), words="no plain store"),
 ]
 

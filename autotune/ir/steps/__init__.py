@@ -2,11 +2,12 @@
 
 from .base import REGISTRY, Step, step_from_json
 from .fusion import ComputeAt
+from .hints import Prefetch, ReadAhead, StoreHint
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from .pack import Pack
-from .tile import Prefetch, RegisterTile, StoreHint, Tile
+from .tile import RegisterTile, Tile
 
 __all__ = [
-    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "RegisterTile", "Reorder", "Split", "Step",
-    "StoreHint", "Tile", "Unroll", "Vectorize", "step_from_json",
+    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "ReadAhead", "RegisterTile", "Reorder", "Split",
+    "Step", "StoreHint", "Tile", "Unroll", "Vectorize", "step_from_json",
 ]  # fmt: skip

@@ -1,19 +1,16 @@
-"""Steps that cut several loops of a band at once: Tile, RegisterTile; and the hints on its stores: Prefetch,
-StoreHint."""
+"""Steps that cut several loops of a band at once: Tile, RegisterTile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 from ..affine import Affine, const, var
 from ..expr import Const, Load
 from ..expr import substitute as substitute_expr
-from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, substitute_leaf
-from ..nest import Prefetch as PrefetchStmt
+from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, substitute_leaf
 from ..program import COMBINERS, Buffer
-from .base import Path, Step, final_stores, is_leaf, perfect_band, rewrite_loops, simplified
+from .base import Path, Step, is_leaf, perfect_band, rewrite_loops, simplified
 from .loops import cut_loop
 
 Context = dict[str, Affine]
@@ -228,72 +225,3 @@ class _Tiling:
             return self._reduce(rest, here, sizes, slot, (*inner, Loop(f"{name}.1", (const(extent),), ())))
 
         return cut_loop(self.step, loop, factor, self.path, tile)
-
-
-@dataclass(frozen=True)
-class Prefetch(Step, kind="prefetch"):
-    """Asks for the cache lines of a register tile's results before its reduction starts.
-
-    The write then finds them near.
-    """
-
-    def apply(self, nest: Nest) -> Nest:
-        name = f"{self.stage}.acc"
-        if name not in nest.all_buffers:
-            raise self.fail("the stage has no accumulators; apply register_tile first", "no-accumulators")
-        return Nest(nest.buffers, self._visit(nest.body, name))
-
-    def _visit(self, body: tuple[Stmt, ...], name: str) -> tuple[Stmt, ...]:
-        out: list[Stmt] = []
-        for stmt in body:
-            inner: tuple[Stmt, ...] = getattr(stmt, "body", ())
-            if isinstance(stmt, Alloc) and stmt.buffer.name == name:
-                write = [s for s in stmt.body if any(leaf.role == "write" for leaf in _stores(s))]
-                out.append(replace(stmt, body=(*stmt.body[:1], *self._hints(tuple(write)), *stmt.body[1:])))
-            elif inner:
-                out.append(replace(stmt, body=self._visit(inner, name)))  # type: ignore[arg-type]
-            else:
-                out.append(stmt)
-        return tuple(out)
-
-    def _hints(self, write: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-        """The write's loops with the innermost one replaced by its first and last iteration: the lines at both ends."""
-        out: list[Stmt] = []
-        for stmt in write:
-            if not isinstance(stmt, Loop):
-                continue
-            inner = self._hints(stmt.body)
-            if inner:
-                out.append(replace(stmt, body=inner))
-                continue
-            ends = sorted({0, (stmt.constant or 1) - 1})
-            for at in ends:
-                out.extend(map_leaves(stmt.body, partial(self._hint, stmt.name, at)))
-        return tuple(out)
-
-    def _hint(self, name: str, at: int, leaf: Stmt) -> tuple[Stmt, ...]:
-        if isinstance(leaf, (Store, Reduce)):
-            return (PrefetchStmt(leaf.buffer, tuple(a.substitute({name: const(at)}) for a in leaf.index), leaf.tag),)
-        return ()
-
-
-def _stores(stmt: Stmt) -> list[Store | Reduce]:
-    return [leaf for leaf in leaves((stmt,)) if isinstance(leaf, (Store, Reduce))]
-
-
-@dataclass(frozen=True)
-class StoreHint(Step, kind="store_hint"):
-    """Writes the stage's results past the caches (non-temporal stores).
-
-    For results much larger than the last-level cache.
-    """
-
-    def apply(self, nest: Nest) -> Nest:
-        if not any(isinstance(leaf, Store) for leaf, _ in final_stores(nest, self.stage)):
-            raise self.fail("the stage has no plain store of its result", "no-store")
-        mark: Callable[[Stmt], tuple[Stmt, ...]] = lambda leaf: (  # noqa: E731
-            (replace(leaf, nontemporal=True),)
-            if isinstance(leaf, Store) and leaf.tag == self.stage and leaf.buffer == self.stage
-            else (leaf,)
-        )
-        return Nest(nest.buffers, map_leaves(nest.body, mark))
