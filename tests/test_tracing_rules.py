@@ -282,7 +282,7 @@ def span(low: float, high: float, dtype: Any, count: int = 40001) -> Any:
 
 RANGES = {
     "tanh": (-20, 20, 2), "expm1": (-80, 88, 3), "log1p": (-0.99999, 1e30, 3), "log10": (1e-30, 1e30, 3),
-    "sinh": (-89, 89, 5), "cosh": (-89, 89, 5), "cos": (-1e4, 1e4, 2), "arctan": (-1e9, 1e9, 3), "erf": (-6, 6, 4),
+    "sinh": (-89, 89, 5), "cosh": (-89, 89, 5), "cos": (-1e4, 1e4, 2), "arctan": (-1e9, 1e9, 3), "erf": (-6, 6, 6),
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def count_nest(nest: Nest) -> Counts:
         for buffer, index in ((leaf.buffer, leaf.index), *reads(leaf)):
             if buffer in touched:
                 touched[buffer][index, where] = None
-        for buffer, _ in reads(leaf):
+        for buffer, _ in dict.fromkeys(reads(leaf)):  # a value that is used twice is loaded once
             loads[buffer] += times
         if isinstance(leaf, Reduce):
             loads[leaf.buffer] += times - (count(where.at_zero(leaf.first)) if leaf.first is not None else 0)

@@ -6,6 +6,7 @@ Arithmetic happens in `DType.compute` types only: f16 and bf16 values are cast o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -159,8 +160,24 @@ def names(expr: Expr) -> frozenset[str]:
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 
 
+MAX_SHOWN = 48  # nodes; a longer expression names what occurs in it several times
+
+
 def show(expr: Expr) -> str:
-    """One line of text for people and golden files."""
+    """One line of text for people and golden files: `value`, or `value with u0 = ..., u1 = ...` where it is long."""
+    names: dict[Expr, str] = {}
+    if sum(1 for _ in walk(expr)) > MAX_SHOWN:
+        nodes = distinct(expr)
+        uses = Counter(arg for node in nodes if isinstance(node, Op) for arg in node.args)
+        names = {node: f"u{n}" for n, node in enumerate(n for n in nodes if isinstance(n, Op) and uses[n] > 1)}
+    shared = ", ".join(f"{name} = {_text(node, {k: v for k, v in names.items() if v != name})}"
+                       for node, name in names.items())  # fmt: skip
+    return _text(expr, names) + (f" with {shared}" if shared else "")
+
+
+def _text(expr: Expr, names: Mapping[Expr, str]) -> str:
+    if expr in names:
+        return names[expr]
     match expr:
         case Const(value=value):
             return f"{value:g}" if isinstance(value, float) else str(value)
@@ -169,7 +186,7 @@ def show(expr: Expr) -> str:
         case Index(value=value):
             return f"index({value})"
         case Op(name=name, args=args, dtype=dtype):
+            texts = [_text(arg, names) for arg in args]
             if name in _INFIX:
-                return f"({show(args[0])} {_INFIX[name]} {show(args[1])})"
-            called = f"cast_{dtype}" if name == "cast" else name
-            return f"{called}({', '.join(map(show, args))})"
+                return f"({texts[0]} {_INFIX[name]} {texts[1]})"
+            return f"{f'cast_{dtype}' if name == 'cast' else name}({', '.join(texts)})"

@@ -43,10 +43,12 @@ class Access:
 
 @dataclass(frozen=True)
 class Stage:
-    """A Compute with its accesses. `heavy` counts expensive primitives of its body, `light` the others."""
+    """A Compute with its accesses: `loads` as the body is written out, `reads` each once. `heavy` counts expensive
+    primitives of its body, `light` the others."""
 
     compute: Compute
     loads: tuple[Access, ...]
+    reads: tuple[Access, ...]
     store: Access
     light: int
     heavy: int
@@ -113,11 +115,13 @@ def facts(program: TensorProgram) -> Facts:
     buffers = {b.name: b for b in shared.buffers}
     stages = []
     for c in shared.computes:
-        read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(loads(c.body)))
+        written = loads(c.body)
+        read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(written))
+        once = tuple(read[n] for n in {ld: n for n, ld in reversed([*enumerate(written)])}.values())
         operations = [node for node in distinct(c.body) if isinstance(node, Op)]
         heavy = sum(node.name in HEAVY for node in operations)
         light = len(operations) - heavy + (c.combiner is not None)
-        stages.append(Stage(c, read, _access(-1, buffers[c.name], c.index), light, heavy))
+        stages.append(Stage(c, read, once, _access(-1, buffers[c.name], c.index), light, heavy))
     return Facts(shared, tuple(stages))
 
 

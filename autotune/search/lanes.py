@@ -49,7 +49,7 @@ class LanesSketch:
         return sum(a.buffer.bytes for a in self.stage.loads if a.uses(axis))
 
     def _loads(self, axis: str | None) -> int:
-        return sum(a.uses(axis) for a in self.stage.loads) if axis else 0
+        return sum(a.uses(axis) for a in self.stage.reads) if axis else 0
 
     def priced(self) -> Priced:
         e, lanes, stage = self.stage.extents, self.lanes, self.stage
@@ -73,7 +73,7 @@ class LanesSketch:
         others = float(stage.compute.points) / (m * n * k)
         chains = mr * nr * nv
         by_u, by_w = self._loads(self.u), self._loads(self.w)
-        vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.loads), 1)
+        vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.reads), 1)
         # Arrays start anywhere: vectors as wide as a line lie across two of them, half vectors only every second time.
         # A machine that issues one full vector a cycle issues two of half the width.
         half = columns["half"]

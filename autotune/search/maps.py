@@ -95,12 +95,12 @@ class MapSketch:
         several = tuple(x for x in (1, 2, 4) if x == 1 or x * self.lanes <= self._length)
         blocks = (32, 64, 128, 256) if self.turned else (1,)
         columns = grid(
-            map=(1,) if self.turned else several, nt=(0, 1) if written > mach.l3 // 8 else (0,), bi=blocks, bj=blocks,
+            map=(1,) if self.turned else several, nt=(0, 1) if written >= mach.l3 // 8 else (0,), bi=blocks, bj=blocks,
             rows=(1, 4) if self.shared else (1,),
         )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
-        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.loads) + 1) / mach.loads_per_cycle)
+        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.reads) + 1) / mach.loads_per_cycle)
         one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
         compute = vectors * one * mach.cycle
         again = sum(a.buffer.bytes for a in self.shared)

@@ -190,7 +190,6 @@ class PanelSketch:
         if (
             self.stage.extents[v] * (self.stage.extents[u] if u else 1) > 4096
             and self.stage.compute.points > 1 << 20
-            and not self.epilogues
         ):
             steps.append(Prefetch(s))
         marked = [s]

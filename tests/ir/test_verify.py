@@ -267,7 +267,7 @@ def test_counts_are_those_of_an_execution(name: str) -> None:
         statements += 1
         stored[s.buffer] += 1
         touched[s.buffer].add(tuple(a.evaluate(env) for a in s.index))
-        for ld in loads(s.value):
+        for ld in dict.fromkeys(loads(s.value)):  # a machine keeps what it has loaded for a statement
             loaded[ld.buffer] += 1
             touched[ld.buffer].add(tuple(a.evaluate(env) for a in ld.index))
         loaded[s.buffer] += isinstance(s, Reduce) and (s.first is None or any(a.evaluate(env) for a in s.first))
