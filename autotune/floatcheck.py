@@ -207,7 +207,7 @@ def _sampled_rows(program: TensorProgram, seconds: float, seed: int) -> dict[str
             continue
         if extent not in rows:
             count = min(extent, max(8, int(extent * share)))
-            picked = rng.choice(extent, count, replace=False)
+            picked = rng.integers(0, extent, count)  # (choice without replacement would permute the whole extent)
             rows[extent] = distinct(np.concatenate([picked, [0, 1, extent - 2, extent - 1]]))
         out[c.name] = (dim, rows[extent])
     return out
@@ -231,10 +231,9 @@ class _Evaluation:
     def __init__(self, c: Compute, known: Mapping[str, Value], rows: Rows) -> None:
         self.c, self.known, self.rows = c, known, rows
         self.order = [a.name for a in c.all_axes]
-        self.points = [np.arange(a.extent) for a in c.all_axes]  # coordinates
-        if c.name in rows:
-            dim, picked = rows[c.name]
-            self.points[dim] = picked
+        dim, picked = rows.get(c.name, (-1, None))
+        self.points = [picked if d == dim and picked is not None else np.arange(a.extent)
+                       for d, a in enumerate(c.all_axes)]  # coordinates  # fmt: skip
 
     def result(self) -> Value:
         c, whole = self.c, list(self.points)

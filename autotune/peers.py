@@ -76,7 +76,14 @@ def threads(count: int) -> Iterator[bool]:
 
 
 def numpy_call(fn: Callable[..., Any], op: str, p: Mapping[str, Any], x: Sequence[Any], out: Any) -> Call:
-    """The function as NumPy runs it; a bare product through `np.matmul(..., out=)`."""
+    """The function as NumPy runs it: a bare product through `np.matmul(..., out=)`, and a view as a copy."""
+    if np.may_share_memory(fn(*x), x[0]):
+
+        def copied() -> Any:
+            np.copyto(out, fn(*x))
+            return out
+
+        return copied
     bare = op in ("gemm", "bmm", "gemv", "linear") and len(x) == 2 and p.get("act", "none") == "none"
     if not bare or x[0].dtype != out.dtype:
         return partial(fn, *x)

@@ -13,7 +13,8 @@ from .ir.expr import show
 from .ir.program import TensorProgram
 
 if TYPE_CHECKING:
-    from .session import Prepared, PreparedKernel
+    from .session import Prepared
+    from .workshop import PreparedKernel
 
 
 def roofline_seconds(program: TensorProgram, spec: DeviceSpec, threads: int) -> float:

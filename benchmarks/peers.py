@@ -103,7 +103,7 @@ class Bench:
         op, params, fn, x = self.case(words, integers)
         kernel, found = self.tuned(fn, x)
         wanted = self.np.asarray(fn(*x))
-        out, theirs, third = (self.np.empty_like(wanted) for _ in range(3))
+        out, theirs, third = (self.np.empty(wanted.shape, wanted.dtype) for _ in range(3))
         calls: dict[str, Call] = {"ours": partial(kernel, *x, out=out), "numpy": numpy_call(fn, op, params, x, theirs)}
         if self.o.torch:
             calls["torch"] = torch_call(op, params, x, third)

@@ -85,7 +85,7 @@ def _compare(record: Record, case: Case, options: Options, names: Sequence[str],
             return
         calls: dict[str, Call] = {"ours": partial(kernel, *x, **named, **({"out": result} if single else {}))}
         for name in names:
-            out = np.empty_like(result) if single and not named else None
+            out = np.empty(result.shape, result.dtype) if single and not named else None
             ask = torch_call if name == "torch" else partial(numpy_call, fn)
             try:
                 call = partial(fn, *x, **named) if out is None else ask(case.op, case.params, x, out)

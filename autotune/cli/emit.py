@@ -16,6 +16,7 @@ from ..codegen import build
 from ..codegen.chain import chain
 from ..codegen.llvm import render
 from ..devices.spec import DeviceSpec
+from ..ir.collapse import collapse
 from ..ir.counts import count_nest
 from ..ir.equiv import equivalent
 from ..ir.errors import DeviceError, UsageError, VerifyError
@@ -74,7 +75,7 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
 
     made, spec, threads = program(case), session().spec(options), options.threads or 1
     chosen = _choose(made, spec, options)
-    nests = [build.plan(canonical_names(kernel), schedule, spec) for kernel, schedule, _ in chosen]
+    nests = [build.plan(canonical_names(collapse(kernel)), schedule, spec) for kernel, schedule, _ in chosen]
     text, entry = _kernel(made, [kernel for kernel, _, _ in chosen], nests, spec, threads)
     buffers = [*made.inputs, *(b for name in made.outputs for b in made.buffers if b.name == name)]
     signature = f"void {entry}(void **buffers, int64_t *strides, int64_t threads)"
@@ -108,7 +109,7 @@ def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Cho
     try:
         return [(k.original, k.choice.schedule, k.choice.source) for k in session().prepare(made, options).kernels]
     except DeviceError:
-        kernels = [(k, canonical_names(k)) for k in partition(made)]
+        kernels = [(k, canonical_names(collapse(k))) for k in partition(made)]
         best = [first_valid(Ranking(k, spec, threads), partial(_valid, k, spec, threads)) for _, k in kernels]
         return [(original, chosen.schedule, "model") for (original, _), chosen in zip(kernels, best)]
 

@@ -101,7 +101,8 @@ def chosen(given: dict[str, Any]) -> list[Case]:
 def ready(given: dict[str, Any], here: bool = True) -> Options:
     """The options in force. Raises DeviceError where the device must be `here` and is not."""
     from ..calibrate import ensure
-    from ..session import DEFAULT_BUDGET, Workshop, session
+    from ..session import DEFAULT_BUDGET, session
+    from ..workshop import Workshop
 
     names = ("device", "threads", "cache", "budget", "trials")
     options = resolve(tune="cached", **{name: given.get(name) for name in names})

@@ -73,6 +73,11 @@ class Stage:
     def reduce_axes(self) -> tuple[str, ...]:
         return tuple(a.name for a in self.compute.reduce_axes)
 
+    def load_slots(self, axis: str, lanes: int) -> int:
+        """Load instructions for one vector along an axis: one where it is contiguous; each lane by itself, and put in
+        its place, where it is not."""
+        return sum(1 if a.contiguous(axis) else 2 * lanes for a in self.reads if a.uses(axis))
+
     @property
     def is_reduction(self) -> bool:
         return self.compute.combiner is not None

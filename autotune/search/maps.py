@@ -10,8 +10,8 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import Fuse, Parallel, Reorder, Split, Step, StoreHint, Tile, Unroll, Vectorize
-from .facts import UNKNOWN, Access, Facts, Stage
+from ..ir.steps import Parallel, Reorder, Split, Step, StoreHint, Tile, Unroll, Vectorize
+from .facts import Access, Facts, Stage
 from .machine import Machine
 from .sketch import Point, Priced, grid, vectorized
 
@@ -28,30 +28,10 @@ class MapSketch:
     name: str = "map"
 
     @cached_property
-    def joined(self) -> int:
-        """How many innermost axes are one run of memory in every access: they become one loop."""
-        s = self.stage
-        count = 1
-        while count < len(s.axes):
-            inner, outer = s.axes[-count], s.axes[-count - 1]
-            for a in (*s.loads, s.store):
-                step, far = a.strides.get(inner, 0), a.strides.get(outer, 0)
-                if (
-                    step >= UNKNOWN
-                    or far >= UNKNOWN
-                    or (far != step * s.extents[inner] and s.extents[outer] > 1 and s.extents[inner] > 1)
-                ):
-                    return count
-                if s.extents[inner] == 1 or s.extents[outer] == 1:
-                    return count
-            count += 1
-        return count
-
-    @cached_property
     def turned(self) -> str | None:
         """The axis along which an operand is contiguous while the result is not."""
         s = self.stage
-        if not s.axes or self.joined > 1:
+        if not s.axes:
             return None
         v = s.axes[-1]
         for a in s.loads:
@@ -69,7 +49,7 @@ class MapSketch:
     def shared(self) -> tuple[Access, ...]:
         """Operands that the rows of the innermost loop read alike: several rows at a time share their loads."""
         s = self.stage
-        if self.turned or self.joined > 1 or len(s.axes) < 2 or s.extents[s.axes[-2]] < 4:
+        if self.turned or len(s.axes) < 2 or s.extents[s.axes[-2]] < 4:
             return ()
         return tuple(a for a in s.loads if a.contiguous(s.axes[-1]) and not a.uses(s.axes[-2]))
 
@@ -80,12 +60,9 @@ class MapSketch:
             full = min(full, 16)  # a square of registers is turned at a time: more of them than there are do not pay
         return full if n >= full else 1 << max(n - 1, 0).bit_length()
 
-    @cached_property
+    @property
     def _length(self) -> int:
-        n = 1
-        for a in self.stage.axes[len(self.stage.axes) - self.joined :]:
-            n *= self.stage.extents[a]
-        return n
+        return self.stage.extents[self.stage.axes[-1]] if self.stage.axes else 1
 
     def priced(self) -> Priced:
         s, mach = self.stage, Machine(self.spec, self.threads, self.stage.widest)
@@ -100,7 +77,8 @@ class MapSketch:
         )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
-        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (len(s.reads) + 1) / mach.loads_per_cycle)
+        slots = len(s.reads) if self.turned or not s.axes else s.load_slots(s.axes[-1], self.lanes)
+        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (slots + 1) / mach.loads_per_cycle)
         one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
         compute = vectors * one * mach.cycle
         again = sum(a.buffer.bytes for a in self.shared)
@@ -124,11 +102,8 @@ class MapSketch:
         steps: list[Step] = []
         if self.turned:
             steps += self._turn(self.turned, axes[-1], point)
-            outer = axes[0] if axes[0] not in (self.turned, axes[-1]) else f"{self.turned}.0"
+            outer = next((a for a in axes if a not in (self.turned, axes[-1])), f"{self.turned}.0")
         else:
-            while len(axes) > len(s.axes) - self.joined + 1:
-                steps.append(Fuse(name, axes[-2], axes[-1]))
-                axes[-2:] = [f"{axes[-2]}_{axes[-1]}"]
             v, outer = axes[-1], axes[0]
             if self.threads > 1 and len(axes) == 1:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes

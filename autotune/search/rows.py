@@ -82,7 +82,8 @@ class RowsSketch:
         for s in self.facts.stages:
             vectors = s.compute.points / self.lanes
             inner = s.compute.points / max(_product(s, self.rows), 1)
-            loads = sum(a.uses(self.vector_axis(s) or "") for a in s.reads) + (not s.is_reduction)
+            v = self.rows[-1] if self.across else self.vector_axis(s) or ""
+            loads = s.load_slots(v, self.lanes) + (not s.is_reduction)
             work = (s.light + 14 * s.heavy) / mach.fma_per_cycle
             least = max(work, loads / mach.loads_per_cycle)
             if s.is_reduction:

@@ -20,6 +20,7 @@ from .ranking import Candidate, Ranking
 BATCH = 6
 FINALISTS = 3
 MOSTLY = 0.7  # ... and it is the faster one in so many of the rounds: luck is not enough
+FIRST_BYTE = 5e-9  # seconds a byte of arrays that are made, filled, run on and compared for the first time
 CLEAR = 0.99  # a finalist replaces the default where the median of paired ratios is below this
 
 
@@ -118,8 +119,10 @@ class Tuner:
         return self.deadline - time.monotonic()
 
     def _end(self) -> float:
-        """The deadline; the first candidate to be measured is given a moment more, so that there is a result at all."""
-        return self.deadline if self.state.seconds else max(self.deadline, time.monotonic() + 0.4)
+        """The deadline; the first candidate to be measured is given what a check of it takes, so that there is a
+        result at all."""
+        first = 0.4 + self.ranking.program.bytes * FIRST_BYTE
+        return self.deadline if self.state.seconds else max(self.deadline, time.monotonic() + first)
 
     def _room(self) -> int:
         return 1 << 30 if self.limit is None else self.limit - len(self.state.trials)

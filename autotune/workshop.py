@@ -1,0 +1,265 @@
+"""One kernel on one device: which schedule to run, and machine code that is proved before its first use.
+
+Keys, the chain of stored, transferred and predicted schedules, proofs, builds and measurements come together here.
+Knows nothing of functions, signatures or how kernels are called.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cache import lookup
+from .cache.records import Key, Record, canonical
+from .codegen import build, jit, runtime
+from .devices import device
+from .devices.records import Policy
+from .ir.collapse import collapse
+from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
+from .ir.program import TensorProgram, canonical_names
+from .ir.schedule import Schedule
+from .ir.schedule import from_json as schedule_from_json
+from .options import Options, user_directory
+
+if TYPE_CHECKING:
+    from .search.ranking import Ranking
+    from .search.tune import Outcome
+    from .session import Session
+
+FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
+_CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The schedule that a kernel runs and where it came from: cache | transfer | model | tuned."""
+
+    schedule: Schedule
+    source: str
+    reason: str
+    predicted: float | None = None
+    seconds: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class PreparedKernel:
+    """One kernel of a prepared program: `original` with the axes and names of the user's function, `program` with
+    canonical names and as few axes as there can be."""
+
+    original: TensorProgram
+    program: TensorProgram
+    choice: Choice
+    loaded: jit.Loaded
+
+
+class Workshop:
+    """What one kernel program needs on one device: keys, the chain of schedules to try, and proved machine code."""
+
+    def __init__(self, owner: Session, options: Options) -> None:
+        self.owner, self.options = owner, options
+        self.spec = owner.spec(options)
+        self.threads = owner.threads(options)
+        if self.spec.kind != "cpu" or self.spec.arch != device("cpu", user_directory("config")).arch:
+            raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run")
+        self.policy = Policy(threads=self.threads)
+        self.store = owner.store(options)
+        self.objects = owner.objects(options)
+
+    def key(self, program: TensorProgram) -> Key:
+        return Key.of(program, self.spec, build.versions(), self.policy)
+
+    def ranking(self, program: TensorProgram) -> Ranking:
+        from .search.ranking import Ranking
+
+        return Ranking(program, self.spec, self.threads)
+
+    def kernel(self, original: TensorProgram) -> PreparedKernel:
+        """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""
+        program = canonical_names(collapse(original))
+        if self.options.tune != "off":
+            key = self.key(program)
+            for found in self._stored(key):
+                here = found.record.key
+                if here.program != key.program and (self.options.frozen or not _near(here.extents, key.extents)):
+                    continue  # another shape's schedule is a guess, and a poor one from far away
+                try:
+                    schedule = schedule_from_json(json.loads(found.record.schedule_json))
+                    loaded = self.load(program, schedule)
+                except AutotuneError as error:
+                    self._debug(f"a stored schedule does not hold here ({found.reason}): {error}")
+                    continue
+                seconds = found.record.measurement.seconds if found.source == "cache" else None
+                return PreparedKernel(
+                    original, program, Choice(schedule, found.source, found.reason, None, seconds), loaded
+                )
+        if self.options.frozen:
+            miss = lookup.find(self.store, self.key(program))
+            why = getattr(miss, "reason", "")
+            raise FrozenError(f"nothing is stored for this kernel, and AUTOTUNE_FROZEN forbids anything else: {why}")
+        return self.modelled(original, program)
+
+    def _stored(self, key: Key) -> list[lookup.Found]:
+        """What the store has to try for a key; nothing, with a warning, where it cannot be read."""
+        try:
+            return list(lookup.candidates(self.store, key))
+        except CacheError as error:
+            warnings.warn(f"stored results are out of reach: {error}", stacklevel=2)
+            return []
+
+    def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
+        """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
+        code."""
+        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"))
+        kept = self.objects.get(digest)
+        if kept is not None:
+            row = json.loads(kept)
+            schedule = schedule_from_json(row["schedule"])
+            choice = Choice(schedule, "model", "the model's first choice", row["predicted"], None, row["terms"])
+            return PreparedKernel(original, program, choice, self.load(program, schedule))
+        from .search.ranking import first_valid
+
+        made: list[jit.Loaded] = []
+        candidate = first_valid(self.ranking(program), lambda c: made.append(self.load(program, c.schedule)))
+        predicted = candidate.predicted if candidate.predicted < float("inf") else None
+        choice = Choice(candidate.schedule, "model", "the model's first choice", predicted, None, candidate.terms)
+        row = {"schedule": choice.schedule.to_json(), "predicted": predicted, "terms": choice.terms}
+        self.objects.put(digest, canonical(row).encode())
+        return PreparedKernel(original, program, choice, made[-1])
+
+    def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
+        """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the
+        verifier, the function by the equivalence check, the machine code against float64. Raises the AutotuneError of
+        what failed."""
+        digest = self._digest("kernel", program.digest, schedule.digest)
+        binary = self.objects.get(digest)
+        if binary is not None:
+            return jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
+        from .ir.equiv import equivalent
+
+        kernel = build.build(program, schedule, self.spec, self.threads)
+        report = equivalent(program, schedule, nest=kernel.nest)
+        if not report.ok:
+            raise VerifyError(f"the schedule computes another function: {report.message}\nschedule:\n{schedule}")
+        loaded = jit.load(kernel.binary, kernel.symbol, runtime.runtime(self.objects).symbols)
+        self._check(program, loaded)
+        self.objects.put(digest, kernel.binary)
+        return loaded
+
+    def _check(self, program: TensorProgram, loaded: jit.Loaded) -> None:
+        """The machine code against float64 on ordinary numbers."""
+        import ctypes
+
+        from .floatcheck import Checker
+        from .worker import Arrays
+
+        if sum(b.bytes for b in program.buffers) > _CHECK_BYTES:
+            return  # the proofs stand alone here; tuning checks such arrays too
+        arrays = Arrays(program)
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(loaded.address)
+
+        def run(inputs: list[Any]) -> list[Any]:
+            arrays.fill(inputs)
+            return arrays.run(lambda data, params: entry(data, params, self.threads))
+
+        problem = Checker(program, self.options.seed, 0.01).check(run, cases=("random",))
+        if problem:
+            raise VerifyError(f"the machine code disagrees with float64: {problem}")
+
+    def chained(self, program: TensorProgram, kernels: Sequence[PreparedKernel]) -> jit.Loaded:
+        from .codegen.chain import chain
+
+        text = chain(program, [k.original for k in kernels])
+        digest = self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
+        binary = self.objects.get(digest)
+        if binary is None:
+            binary = jit.assemble(text, self.spec.arch, self.spec.features)
+            self.objects.put(digest, binary)
+        symbols = {f"kernel{n}": k.loaded.address for n, k in enumerate(kernels)}
+        return jit.load(binary, "chain", runtime.runtime(self.objects).symbols | symbols)
+
+    def _digest(self, *parts: str) -> str:
+        rows = (*parts, self.spec.digest, canonical(sorted(build.versions().items())), str(self.threads))
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+    def _debug(self, message: str) -> None:
+        if self.options.debug >= 1:
+            import sys
+
+            print(f"autotune: {message}", file=sys.stderr)
+
+    def tune(
+        self,
+        program: TensorProgram,
+        budget: float,
+        trials: int | None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Outcome:
+        """Search one kernel within `budget` seconds, and store every measurement."""
+        from .search.ranking import Candidate, first_valid
+        from .search.tune import Tuner
+
+        deadline = time.monotonic() + budget
+        worker = self.owner.worker(self.spec, self.threads, self.options)
+        worker.start()
+        ranking, key = self.ranking(program), self.key(program)
+        default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
+        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in self._hypotheses(program, key)]
+        program_json = program.canonical
+        outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
+        self._record(key, outcome)
+        return outcome
+
+    def _hypotheses(self, program: TensorProgram, key: Key) -> list[Schedule]:
+        """Stored schedules that are proved to compute this program, whoever measured them and for whichever shape."""
+        from .ir.equiv import equivalent
+
+        proved = []
+        for found in self._stored(key):
+            try:
+                schedule = schedule_from_json(json.loads(found.record.schedule_json))
+                if equivalent(program, schedule, nest=build.plan(program, schedule, self.spec)).ok:
+                    proved.append(schedule)
+            except AutotuneError as error:
+                self._debug(f"a stored schedule does not fit ({found.reason}): {error}")
+        return proved
+
+    def _record(self, key: Key, outcome: Outcome) -> None:
+        if getattr(self.store, "readonly", False):
+            return
+        now = time.time()
+        rows: list[Record] = []
+        places = {c.schedule.digest: n for n, (c, _) in enumerate(outcome.finals)}
+        chosen = outcome.winner.schedule.digest
+        finals = {c.schedule.digest: row for c, row in outcome.finals}
+        for trial in outcome.trials:
+            schedule = trial.candidate.schedule
+            place = places.get(schedule.digest)
+            if place is not None or schedule.digest == chosen:
+                place = 0 if schedule.digest == chosen else (place or 0) + 1
+            measurement = finals.get(schedule.digest, trial.measurement)
+            rows.append(Record(key, schedule.digest, canonical(schedule.to_json()), measurement, now, place))
+        try:
+            self.store.put_many(rows)
+        except CacheError as error:  # the result holds all the same; what was stored before is untouched
+            warnings.warn(f"the measurements could not be stored: {error}", stacklevel=2)
+
+
+@functools.cache
+def _own_source(room: str) -> str:
+    """A digest of the package's own files in a room: what was derived by them holds for them only."""
+    files = sorted((Path(__file__).parent / room).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its
+    own."""
+    return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))
