@@ -31,6 +31,7 @@ class ObjectStore(Protocol):
 
 
 MAX_THREADS = 256
+_PLACES = ("sched_getcpu", "sched_getaffinity", "sched_setaffinity")
 SPIN_SECONDS = 20e-6  # how long a thread without work polls before it sleeps; longer starves a busy machine
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}  # system call numbers
 
@@ -112,7 +113,9 @@ def at_workers(): return
 # joined. Worker w joins a job of more than w threads, at most once, by compare-and-swap: so nothing ever waits for a
 # worker that has not joined, and a job's fields stay until those that joined have left. Workers sleep on the
 # generation, the caller on the low half. A static block is claimed too, so that others do what a descheduled worker has
-# not begun. lock belongs to the one caller that has the pool; every other one runs its range itself.
+# not begun. Where all cores are busy, Linux wakes a thread on the core of the one that wakes it: a worker that finds
+# itself on its caller's core (place) gives that core up, and so gets its share of another one. lock belongs to the one
+# caller that has the pool; every other one runs its range itself.
 _POOL = """
 state = 8
 lock = 8
@@ -122,6 +125,7 @@ job = 32
 taken = 8 * MAX
 started = 8
 limit = 8
+place = 8
 
 def futex(word, operation, value):
     syscall(FUTEX, word, operation, value, 0, 0, 0)
@@ -147,11 +151,35 @@ def work(tid, threads):
         if swap(taken + 8 * b, 1) == 0:
             call(fn, ctx, count * b // threads, count * (b + 1) // threads, tid)
 
+def toggle(mask, cpu):
+    word = mask + 8 * (cpu >> 6)
+    bit = 1 << (cpu & 63)
+    store(word, load(word) + bit - 2 * (load(word) & bit))
+
+def elsewhere(cpu, avoided):
+    mask = stack(128)
+    memset(mask, 0, 128)
+    if int32(sched_getaffinity(0, 128, mask)) != 0:
+        return avoided
+    if avoided >= 0:
+        toggle(mask, avoided)
+    toggle(mask, cpu)
+    left = 0
+    for i in range(16):
+        left = left | load(mask + 8 * i)
+    if left == 0:
+        return avoided
+    if int32(sched_setaffinity(0, 128, mask)) != 0:
+        return avoided
+    return cpu
+
 def worker(w):
     signals = stack(128)
     memset(signals, 255, 128)
     pthread_sigmask(0, signals, 0)
     last = 0
+    avoided = 0 - 1
+    slept = 0
     spin = load(limit)
     while 1:
         s = aload(state)
@@ -166,9 +194,15 @@ def worker(w):
             futex(state + 4, 128, last)
             fetch_add(sleepers, -1)
             spin = load(limit)
+            slept = 1
         elif w >= threads:
             last = generation
         elif cas(state, s, s + 1):
+            if slept != 0:
+                slept = 0
+                cpu = load(place)
+                if cpu == int32(sched_getcpu()) and cpu != avoided:
+                    avoided = elsewhere(cpu, avoided)
             work(w, threads)
             if (fetch_add(state, -1) & 4294967295) == 32769:
                 futex(state, 129, 1)
@@ -211,6 +245,7 @@ def at_parallel(fn, ctx, count, chunk, threads):
     store(job + 16, count)
     store(job + 24, chunk)
     store(next, 0)
+    store(place, int32(sched_getcpu()))
     memset(taken, 0, 8 * threads)
     astore(state, (((load(state) >> 32) + 1) << 32) | (threads << 16))
     if aload(sleepers) != 0:
@@ -283,7 +318,7 @@ def kept(source: str, store: ObjectStore | None) -> bytes:
     key = hashlib.sha256(f"{language} {jit.version()} {platform.machine()} {source}".encode()).hexdigest()[:32]
     found = store.get(key) if store else None
     if found is None:
-        found = jit.assemble(translate(source), "")
+        found = jit.assemble(translate(source), "", quick=True)
         if store:
             store.put(key, found)
     return found
@@ -306,7 +341,7 @@ def _source() -> tuple[str, bool]:
 
 def _load(store: ObjectStore | None) -> Runtime:
     source, parallel = _source()
-    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall") if parallel else ()
+    posix = ("pthread_create", "pthread_detach", "pthread_sigmask", "syscall", *_PLACES) if parallel else ()
     symbols = jit.library_symbols("malloc", "free", *posix)
     loaded = immortal(jit.load(kept(source, store), _EXPORTS[0], symbols, _EXPORTS[1:]))
     made = Runtime(loaded.addresses, parallel, loaded)

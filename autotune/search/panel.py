@@ -130,6 +130,11 @@ class PanelSketch:
         mr, nr = columns["mr"], columns["nv"] * lanes
         columns["mc"] = ceil_div(ceil_div(m, columns.pop("mb")), mr) * mr
         columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
+        if self.threads > 1 and not self.batch:
+            units = np.where(columns["order"] == 0, ceil_div(n, columns["nc"]), ceil_div(m, columns["mc"]))
+            idle = units < min(self.threads, units.max())  # some threads would have nothing to do
+            rejected["idle-threads"] = int(idle.sum())
+            columns = select(columns, ~idle)
         return unique(columns), rejected
 
     def _tiles(
@@ -208,7 +213,7 @@ class PanelSketch:
             steps += vectorized(stage, f"{v}.1.1", lanes)
         steps += cached
         if self.threads > 1:
-            steps.append(Parallel(s, self.batch[0] if self.batch else outer[0]))
+            steps.append(Parallel(s, self.batch[0] if self.batch else outer[0], 1))
         return Schedule(tuple(steps))
 
     def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:

@@ -142,6 +142,24 @@ def test_another_thread_really_works(pool: Runtime, code: jit.Loaded) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.parametrize("cores", [1, 2])
+def test_workers_give_up_no_core_but_their_caller_s(pool: Runtime, code: jit.Loaded, cores: int) -> None:
+    """A worker woken on its caller's core leaves it, if there is another one that it may use; and it uses no other."""
+    if not pool.parallel or len(os.sched_getaffinity(0)) < cores:
+        pytest.skip(f"needs a thread pool and {cores} processors")
+    child = os.fork()
+    if not child:
+        allowed = set(sorted(os.sched_getaffinity(0))[:cores])
+        os.sched_setaffinity(0, allowed)
+        pool.call("at_spin", 0)
+        right = all((visit(pool, code.address, 64, 1, 2, n=50)[0] == 50).all() for _ in range(20))
+        own = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+        os._exit(0 if right and len(own) == 2 and all(mask and mask <= allowed for mask in own) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_starts_its_own_pool(pool: Runtime, code: jit.Loaded) -> None:
     visit(pool, code.address, 100, 0, 3)
     child = os.fork()
