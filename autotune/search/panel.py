@@ -119,6 +119,8 @@ class PanelSketch:
             "stream": (columns["kc"] > 16)
             | (columns["kc"] >= k)
             | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
+            # What is read once, by one row, is not worth a copy.
+            "copy": (columns["wide"] == 0) | self.strided | (m > 1),
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
