@@ -20,7 +20,7 @@ from .cache.store import MemoryStore, Store, open_store
 from .codegen import build
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
-from .ir.errors import AutotuneError, CacheError, UsageError
+from .ir.errors import AutotuneError, CacheError
 from .ir.partition import partition
 from .ir.program import Buffer, TensorProgram
 from .options import Options, user_directory
@@ -240,9 +240,11 @@ class Prepared:
         return explain(self)
 
     def source(self, target: str = "llvm") -> str:
-        """The text of every kernel for a target. Raises UsageError for a target that does not exist here."""
+        """The text of every kernel for a target. Raises UsageError for a target that does not exist."""
         if target != "llvm":
-            raise UsageError(f"target {target!r}: this version renders llvm")
+            from .shipping import texts
+
+            return "\n".join(made.text.text for made in texts(self.program, target))
         parts = []
         for n, k in enumerate(self.kernels):
             nest = build.plan(k.program, k.choice.schedule, self.workshop.spec)

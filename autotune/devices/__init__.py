@@ -32,16 +32,19 @@ def list_devices(config: Path | None = None) -> list[DeviceSpec]:
 
 
 def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
-    """A device by name: "cpu" is this machine, "cpu:znver3" any CPU of the table, here or not.
+    """A device by name: "cpu" is this machine, "cpu:znver3" or "cuda:sm_80" any of the table, here or not.
 
     Raises DeviceError for a name that means nothing, or no device that is described here.
     """
+    from . import gpu
     from .cpu import describe, known
 
     kind, _, arch = name.partition(":")
+    if kind in gpu.KINDS:
+        return gpu.describe(kind, arch or gpu.DEFAULT[kind])
     if kind != "cpu":
-        names = ", ".join(known())
-        raise DeviceError(f"no device {name!r} here or in the table; known are cpu and cpu:ARCH, ARCH one of {names}")
+        names = f"cpu, {', '.join(gpu.known())} and cpu:ARCH, ARCH one of {', '.join(known())}"
+        raise DeviceError(f"no device {name!r} here or in the table; known are {names}")
     if not arch or arch == _host(config).arch:
         return _host(config)
     return describe(arch)

@@ -43,7 +43,8 @@ class DeviceSpec:
 
     `features` are LLVM attribute strings ("+avx512f"). `peak_flops`: (dtype name, flops a second of one core).
     `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
-    `provenance`: (field, "queried" | "measured" | "table").
+    `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
+    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step.
     """
 
     kind: str
@@ -63,6 +64,14 @@ class DeviceSpec:
     bandwidth: tuple[tuple[str, str, float, int], ...] = ()
     launch_seconds: float = 1e-7
     provenance: tuple[tuple[str, str], ...] = ()
+    threads_per_block: int = 0
+    shared_bytes: int = 0
+    warp: int = 0
+
+    @property
+    def blocks(self) -> bool:
+        """Does it run blocks of threads (a GPU), not one thread a core (a CPU)?"""
+        return self.kind != "cpu"
 
     @property
     def id(self) -> str:
@@ -109,6 +118,8 @@ class DeviceSpec:
         """What the verifier may hold a nest against."""
         from ..ir.limits import Limits
 
+        if self.blocks:
+            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
 
     @cached_property

@@ -75,7 +75,8 @@ class Site:
 
     def common(self, other: Site) -> int:
         """The number of blocks around both statements."""
-        return next(n for n, (a, b) in enumerate(zip(self.position, other.position)) if a != b)
+        apart = (n for n, (a, b) in enumerate(zip(self.position, other.position)) if a != b)
+        return next(apart, len(self.path))
 
     def outer(self, level: int) -> tuple[str, ...]:
         return tuple(b.name for b in self.path[:level] if isinstance(b, Loop))
@@ -224,7 +225,8 @@ class Dataflow:
 
     def _used(self, key: Key, site: Site, index: Index) -> Iterator[Violation]:
         """What is accumulated is read afterwards (a maximum that loses a lane is seldom seen from outside)."""
-        after = [(r, at) for r, at in self.reads[key] if r.position > site.position]
+        more = [(w, at) for w, at in self.writes[key] if isinstance(w.write, Reduce) and w.write.role == "combine"]
+        after = [(r, at) for r, at in (*self.reads[key], *more) if r.position > site.position]
         yield from self._met("unused", "is not read after its update", after, (site, index), key[0])
 
     def _met(self, kind: str, what: str, others: list[Access], access: Access, name: str) -> Iterator[Violation]:
@@ -246,7 +248,8 @@ class Dataflow:
             if not isinstance(w.write, Reduce):
                 continue
             if w is site:
-                yield Violation("partial", f"{site} reads what it updates")
+                if not _apart((site, index), (w, written)):
+                    yield Violation("partial", f"{site} reads what it updates")
                 continue
             moved = frozenset().union(*(a.names() for a in written))
             moved -= frozenset().union(*(a.names() for a in w.write.first or ()))

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and
-    tail copies); `instances`: statements after unrolling, which is what compile time grows with."""
+    tail copies); `instances`: statements after unrolling, which is what compile time grows with. Of a device with
+    blocks: `threads` of one block, and its `shared_bytes`."""
 
     vector_bits: int = 512
     vector_registers: int = 32
     scratch_bytes: int = 64 << 20
     bodies: int = 16
     instances: int = 8192
+    threads: int = 1024
+    shared_bytes: int = 48 << 10

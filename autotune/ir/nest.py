@@ -18,7 +18,9 @@ from .expr import Expr, loads, show
 from .expr import substitute as substitute_expr
 from .program import Buffer
 
-LOOP_KINDS = ("serial", "unroll", "vector", "parallel")
+BLOCK_KINDS = ("block.x", "block.y", "block.z")
+THREAD_KINDS = ("thread.x", "thread.y", "thread.z", "thread")
+LOOP_KINDS = ("serial", "unroll", "vector", "parallel", *BLOCK_KINDS, *THREAD_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,10 @@ class Loop:
 
     kind "unroll": expanded when rendered. "vector": all iterations at once in a vector of `lanes` (a power of two >=
     the extent); iterations must not depend on each other. "parallel": iterations may run at once on several threads,
-    `chunk` at a time taken from a shared counter, or in equal static blocks when chunk is 0.
+    `chunk` at a time taken from a shared counter, or in equal static blocks when chunk is 0. "block.x", ...: one
+    iteration a block of a grid. "thread.x", ...: one iteration a thread of its block; nested loops of kind "thread"
+    count all threads of a block together, the innermost fastest. What stands in no thread loop of an axis is done by
+    the threads that are number 0 along it. `barrier`: all threads of the block meet before the loop begins.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Loop:
     kind: str = "serial"
     lanes: int = 0
     chunk: int = 0
+    barrier: bool = False
 
     @property
     def constant(self) -> int | None:
@@ -49,7 +55,7 @@ class Store:
 
     `tag` is the stage (the Compute, or a cache of one of its operands) that the statement belongs to. `origin` maps
     axes of that stage to the affine coordinates of the point being computed. `role`: "compute" evaluates the stage's
-    body; "init", "write" move an accumulator; "copy" fills a cache.
+    body; "init", "write" move an accumulator, "combine" adds one to another; "copy" fills a cache.
     """
 
     buffer: str
@@ -82,7 +88,11 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Alloc:
-    """A scratch or register buffer that lives for one execution of `body`; its contents start undefined."""
+    """A scratch, register or shared buffer that lives for one execution of `body`; its contents start undefined.
+
+    "shared" is one array a block; a "register" array outside of thread loops is spread over the threads: the dimensions
+    that thread loops index are theirs.
+    """
 
     buffer: Buffer
     body: tuple[Stmt, ...]
@@ -220,6 +230,7 @@ def show_stmts(body: tuple[Stmt, ...], indent: int = 0) -> Iterator[str]:
                 extent = ", ".join(map(str, stmt.extents))
                 extent = f"min({extent})" if len(stmt.extents) > 1 else extent
                 kind = "" if stmt.kind == "serial" else f" {stmt.kind}" + (f"({stmt.lanes})" if stmt.lanes else "")
+                kind += " after a barrier" if stmt.barrier else ""
                 yield f"{pad}for {stmt.name} < {extent}{kind}:"
                 yield from show_stmts(stmt.body, indent + 1)
             case Alloc(buffer=b):

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import ScheduleError
 from .nest import Nest
+from .spmd import synchronised
 from .steps import Step, step_from_json
 
 MAX_STEPS = 400
@@ -23,10 +24,11 @@ class Schedule:
     steps: tuple[Step, ...] = ()
 
     def apply(self, nest: Nest) -> Nest:
-        """The scheduled nest. Raises ScheduleError with the step that does not fit."""
+        """The scheduled nest, with what follows from its threads. Raises ScheduleError with the step that does not
+        fit."""
         for step in self.steps:
             nest = step.apply(nest)
-        return nest
+        return synchronised(nest)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [step.to_json() for step in self.steps]

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd, prod
+from math import prod
 
-from .affine import Affine, Atom, FloorDiv, Mod, affine
-from .dataflow import Access, Dataflow, Site, Violation, outside
+from .affine import Affine, var
+from .dataflow import Dataflow, Site, Violation, outside
 from .errors import VerifyError
 from .expr import names
 from .limits import Limits
-from .nest import LOOP_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
+from .nest import BLOCK_KINDS, LOOP_KINDS, THREAD_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
 from .program import COMBINERS, Buffer, TensorProgram
+from .races import races
+from .spmd import hazards, launch, spread, threaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def verify(program: TensorProgram, nest: Nest, limits: Limits) -> Report:
     found = list(_limits(nest, sites, limits)) + list(_bounds(nest, sites))
     if not found:
         statements = [s for s in sites if not isinstance(s.leaf, Prefetch)]
-        found = [*_races(nest, statements), *Dataflow(program, nest, statements).violations()]
+        found = [*races(nest, statements), *hazards(nest), *Dataflow(program, nest, statements).violations()]
     return Report(tuple(dict.fromkeys(found)))
 
 
@@ -79,8 +81,9 @@ class _Structure:
                     yield from _bound(conditions, loops, "a guard")
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, buffers)
                 case Alloc(buffer=b):
-                    if b.name in buffers or b.scope not in ("scratch", "register") or b.strides:
+                    if b.name in buffers or b.scope not in ("scratch", "register", "shared") or b.strides:
                         yield Violation("buffers", f"alloc of {b.scope} {b.name}: taken name, wrong scope, or strides")
+                    yield from _shares(stmt, path)
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, {**buffers, b.name: b})
                 case _:
                     site = Site(stmt, path, here)
@@ -94,9 +97,16 @@ class _Structure:
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
         bad = (lp.kind == "parallel" and inside) or (lp.kind != "vector" and "vector" in inside)
+        if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis
+            bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS)
+        if lp.kind in THREAD_KINDS:
+            threads = [k for k in inside if k in THREAD_KINDS]
+            bad = bool(set(inside) - {"serial", "unroll", *BLOCK_KINDS, *THREAD_KINDS})
+            bad |= lp.kind in threads if lp.kind != "thread" else set(threads) > {"thread"}
+            bad |= lp.kind != "thread" and "thread" in threads
         if lp.kind not in LOOP_KINDS or bad:
             yield Violation("kind", f"loop {lp.name} cannot be {lp.kind} inside {', '.join(inside) or 'no'} loops")
-        if lp.kind in ("unroll", "vector") and most is None:
+        if lp.kind in ("unroll", "vector", *BLOCK_KINDS, *THREAD_KINDS) and most is None:
             yield Violation("kind", f"{lp.kind} loop {lp.name} has no constant bound")
         if lp.kind == "vector":
             if lp.lanes < 1 or lp.lanes & (lp.lanes - 1) or (most is not None and most > lp.lanes):
@@ -122,8 +132,19 @@ class _Structure:
                 yield Violation("buffers", f"{name} is not allocated here, or not of rank {len(index)}, in {site}")
             elif buffer.scope == "register":
                 for n in frozenset().union(*(a.names() for a in index)) & loops.keys():
-                    if loops[n].kind not in ("unroll", "vector") and loops[n].constant != 1:
+                    own = loops[n].kind in THREAD_KINDS and var(n) in index
+                    if loops[n].kind not in ("unroll", "vector") and loops[n].constant != 1 and not own:
                         yield Violation("register", f"register {name} is indexed by {loops[n].kind} loop {n} in {site}")
+
+
+def _shares(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
+    """Shared arrays stand around thread loops, others outside of them are spread over the threads."""
+    alone = any(isinstance(b, Loop) and b.kind in THREAD_KINDS for b in path)
+    if stmt.buffer.scope == "shared":
+        if alone or not any(isinstance(b, Loop) and b.kind in BLOCK_KINDS for b in path) and not threaded(stmt):
+            yield Violation("buffers", f"shared {stmt.buffer.name} is allocated by one thread")
+    elif not alone and threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
+        yield Violation("buffers", f"{stmt.buffer.scope} {stmt.buffer.name} is reached by several threads")
 
 
 def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: object) -> Iterator[Violation]:
@@ -148,6 +169,12 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
         yield Violation("limit", f"stage {most} has {bodies[most]} bodies; at most {limits.bodies}")
     if instances > limits.instances:
         yield Violation("limit", f"{instances} statements after unrolling; at most {limits.instances}")
+    for stmt in nest.body:
+        asked = launch(stmt)
+        if asked.threads > limits.threads:
+            yield Violation("limit", f"{asked.threads} threads a block; at most {limits.threads}")
+        if asked.shared_bytes > limits.shared_bytes:
+            yield Violation("limit", f"{asked.shared_bytes} bytes of shared memory; at most {limits.shared_bytes}")
     if (size := live(nest.body)) > limits.scratch_bytes:
         yield Violation("limit", f"{size} bytes of scratch memory; at most {limits.scratch_bytes}")
 
@@ -158,63 +185,3 @@ def _bounds(nest: Nest, sites: list[Site]) -> Iterator[Violation]:
             for d, (a, size) in enumerate(zip(index, s.buffer(nest, name).shape)):
                 if violation := outside(s, a, size, f"index {d} of {name},"):
                     yield violation
-
-
-# ---- races ----------------------------------------------------------------------------------------------------------
-
-
-def _races(nest: Nest, sites: list[Site]) -> Iterator[Violation]:
-    """No element that one iteration of a parallel or vector loop writes is touched by another one."""
-    inside: dict[tuple[int, ...], list[Site]] = defaultdict(list)
-    for s in sites:
-        for level, b in enumerate(s.path):
-            if isinstance(b, Loop) and b.kind in ("parallel", "vector") and b.constant != 1 and not s.domain.empty:
-                inside[s.position[: level + 1]].append(s)
-    for place, held in inside.items():
-        level = len(place) - 1
-        lp = held[0].path[level]
-        written: dict[str, list[Access]] = defaultdict(list)
-        touched: dict[str, list[Access]] = defaultdict(list)
-        for s in held:
-            for name, index in ((s.leaf.buffer, s.leaf.index), *reads(s.leaf)):
-                if s.level(name) <= level:
-                    touched[name].append((s, index))
-            if s.level(s.leaf.buffer) <= level:
-                written[s.leaf.buffer].append((s, s.leaf.index))
-        for name, writes in written.items():
-            assert isinstance(lp, Loop)
-            alone = len(touched[name]) == 1 and isinstance(writes[0][0].leaf, Reduce)
-            if lp.kind == "vector" and alone and not any(lp.name in a.names() for a in writes[0][1]):
-                continue  # a horizontal reduction
-            if not _separate(lp, level, touched[name], writes[0][1], writes[0][0].buffer(nest, name)):
-                yield Violation("race", f"iterations of {lp.kind} loop {lp.name} may share {name}: {writes[0][0]}")
-
-
-def _separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine, ...], buffer: Buffer) -> bool:
-    """Proved: two iterations differ in a digit (the loop itself, or its quotient and remainder by some n), and each
-    digit decides a dimension: index = c * digit + (the same for all) + rest, the rest spread over less than |c|."""
-    own = affine(lp.name)
-    atoms = [t for _, index in accesses for a in index for t, _ in a.terms if not isinstance(t, str)]
-    digits: list[tuple[Atom, ...]] = [(FloorDiv(own, t.divisor), Mod(own, t.divisor)) for t in atoms if t.arg == own]
-    flat: list[tuple[Affine, ...]] = []
-    for index in (model, *(index for _, index in accesses)):
-        total = Affine()
-        for a, stride in zip(index, buffer.contiguous_strides):
-            total += a * stride
-        flat.append((*index, total))
-    outer = {b.name for b in accesses[0][0].path[:level] if isinstance(b, Loop)}
-
-    def decided(digit: Atom, d: int) -> bool:
-        step = flat[0][d].coefficient(digit)
-        shared = Affine(tuple((t, c) for t, c in flat[0][d].terms if Affine(((t, 1),)).names() <= outer))
-        rests = [(s.domain, index[d] - shared - Affine(((digit, step),))) for (s, _), index in zip(accesses, flat[1:])]
-        ends = [(where.lower(rest), where.upper(rest)) for where, rest in rests]
-        low, high = [e[0] for e in ends if e[0] is not None], [e[1] for e in ends if e[1] is not None]
-        if step != 0 and len(low) == len(high) == len(ends) and max(high) - min(low) < abs(step):
-            return True
-        # Or all rests are equal modulo something that c * digit stays below.
-        most = max(where.upper(Affine(((digit, 1),))) or 0 for where, _ in rests)
-        period = gcd(*(c for _, r in rests for _, c in r.terms), *(r.const - rests[0][1].const for _, r in rests))
-        return step != 0 and abs(step) * most < period
-
-    return any(all(any(decided(v, d) for d in range(len(flat[0]))) for v in row) for row in ((lp.name,), *digits))

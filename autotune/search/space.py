@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ..devices.spec import DeviceSpec
 from ..ir.program import TensorProgram
+from .blocks import block_sketches
 from .facts import Facts, Stage, facts
 from .lanes import lanes_sketches
 from .maps import MapSketch
@@ -21,6 +22,10 @@ def sketches(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Ske
     if any(a.extent == 0 for c in program.computes for a in c.all_axes):
         return []
     known = facts(program)
+    if spec.blocks:
+        first, rest = known.stages[0], known.stages[1:]
+        epilogues = tuple(s.name for s in rest) if _pointwise_after(first, rest) else None
+        return block_sketches(known, epilogues, spec)
     found = _fitting(known, spec, threads)
     if threads > 1 and program.flops < SMALL_FLOPS:
         found += _fitting(known, spec, 1)  # waking threads may cost more than they save

@@ -15,7 +15,9 @@ from autotune.ir.program import TensorProgram
 from autotune.ir.schedule import MAX_STEPS, Schedule, from_json
 from autotune.ir.steps import (
     REGISTRY,
+    Bind,
     ComputeAt,
+    Distribute,
     Fuse,
     Pack,
     Parallel,
@@ -27,6 +29,7 @@ from autotune.ir.steps import (
     Step,
     StoreHint,
     Tile,
+    TreeReduce,
     Unroll,
     Vectorize,
     step_from_json,
@@ -100,6 +103,10 @@ CASES = [
         ReadAhead("t2", "a", "i", 2),
         (Tile("t2", (("j", 4),)), Vectorize("t2", "j.1", 4)),
     ),
+    Case("bind", shifted(10, 6), Bind("t0", "j", "thread.x"), (Bind("t0", "i", "block.x"),)),
+    Case("distribute", product(4, 8, 7), Distribute("t0", ("i.0", "j.0"), "k"), TILED),
+    Case("tree_reduce", row_sum(5, 22), TreeReduce("t0"), (RegisterTile("t0", (("k", 8),)),)),
+    Case("tree_reduce-odd", row_sum(5, 22), TreeReduce("t0"), (RegisterTile("t0", (("k", 5),)),)),
     Case("store_hint", scale(20), StoreHint("t0"), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
 ]
 
@@ -194,6 +201,16 @@ REFUSALS = [
     Refusal("no-such-loop", normalised(5, 7), ReadAhead("t2", "a", "z", 4), words="inside z"),
     Refusal("no-such-loop", normalised(5, 7), ReadAhead("t2", "y", "i", 4), words="t2 reads y in no vector"),
     Refusal("no-store", product(5, 6, 7), StoreHint("t0"), words="no plain store"),
+    Refusal("bad-kind", shifted(5, 6), Bind("t0", "i", "grid"), words="block.x, block.y"),
+    Refusal("bad-kind", shifted(5, 6), Bind("t0", "i", "block.x"), (Bind("t0", "i", "block.y"),), "block.y already"),
+    Refusal("not-outermost", shifted(5, 6), Bind("t0", "j", "block.x"), words="inside a loop that is no block loop"),
+    Refusal("no-such-loop", product(5, 6, 7), Distribute("t0", ("z",), "k"), words="none of the loops z"),
+    Refusal("no-such-loop", product(5, 6, 7), Distribute("t0", ("i",), "z"), words="z is not inside i"),
+    Refusal(
+        "dependent", row_sum(10, 7), Distribute("t0", ("i.0",), "i.1"), (Split("t0", "i", 4),), "i.1 depends on i.0"
+    ),
+    Refusal("no-accumulators", row_sum(5, 7), TreeReduce("t0"), words="register_tile first"),
+    Refusal("no-lanes", product(4, 8, 7), TreeReduce("t0"), TILED, "no reduction loop"),
 ]
 
 
@@ -204,7 +221,7 @@ def _name(case: Case) -> str:
 @pytest.mark.parametrize("case", CASES, ids=_name)
 def test_golden(case: Case, golden: Callable[[str, str], None]) -> None:
     before = Schedule(case.before).apply(lower(case.program))
-    after = case.step.apply(before)
+    after = Schedule((case.step,)).apply(before)
     assert case.name.partition("-")[0] == case.step.kind
     golden(f"steps/{case.name}.txt", f"{before}\n--- {case.step} -->\n\n{after}")
     sound(case.program, after)

@@ -1,6 +1,7 @@
 """The steps: every way in which a nest may be changed. Importing this package registers them all."""
 
 from .base import REGISTRY, Step, step_from_json
+from .bind import Bind, Distribute, TreeReduce
 from .fusion import ComputeAt
 from .hints import Prefetch, ReadAhead, StoreHint
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
@@ -8,6 +9,6 @@ from .pack import Pack
 from .tile import RegisterTile, Tile
 
 __all__ = [
-    "REGISTRY", "ComputeAt", "Fuse", "Pack", "Parallel", "Prefetch", "ReadAhead", "RegisterTile", "Reorder", "Split",
-    "Step", "StoreHint", "Tile", "Unroll", "Vectorize", "step_from_json",
+    "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Parallel", "Prefetch", "ReadAhead", "RegisterTile",
+    "Reorder", "Split", "Step", "StoreHint", "Tile", "TreeReduce", "Unroll", "Vectorize", "step_from_json",
 ]  # fmt: skip

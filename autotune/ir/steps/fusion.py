@@ -44,7 +44,8 @@ class ComputeAt(Step, kind="compute_at"):
     def apply(self, nest: Nest) -> Nest:
         ours = [s for s in nest.body if self.stage in tags(s)]
         theirs = [s for s in nest.body if self.into in tags(s)]
-        if len(ours) != 1 or len(theirs) != 1 or ours[0] is theirs[0]:
+        many = len(theirs) != 1 and bool(self.loop)  # (a remainder is a nest beside the whole tiles')
+        if len(ours) != 1 or not theirs or many or ours[0] in theirs:
             raise self.fail("both stages must be nests of their own", "not-separate")
         source, target = ours[0], theirs[0]
         rest = tuple(s for s in nest.body if s is not source)
@@ -57,9 +58,9 @@ class ComputeAt(Step, kind="compute_at"):
             return self._privatise(nest, self.stage)
         if self.into in _inputs(source):
             epilogue = _Epilogue(self, nest, source)
-            made = epilogue.in_registers(target) if not self.loop else epilogue.at_loop(target)
-            nest = Nest(nest.buffers, tuple(made if s is target else s for s in rest))
-            return self._forget(nest, made) if not self.loop else self._privatise(nest, self.into)
+            place = epilogue.at_loop if self.loop else epilogue.in_registers
+            nest = Nest(nest.buffers, tuple(place(s) if s in theirs else s for s in rest))
+            return self._privatise(nest, self.into) if self.loop else self._forget(nest)
         raise self.fail("neither stage reads the other", "not-related")
 
     # ---- producer into consumer ----
@@ -145,7 +146,7 @@ class ComputeAt(Step, kind="compute_at"):
 
         return Nest(tuple(b for b in nest.buffers if b.name != name), place(nest.body))
 
-    def _forget(self, nest: Nest, made: Stmt) -> Nest:
+    def _forget(self, nest: Nest) -> Nest:
         """Drop the stores of a temporary that nothing reads any more."""
         name = self.into
         if nest.all_buffers[name].scope != "temp" or any(name in _inputs(s) for s in nest.body):

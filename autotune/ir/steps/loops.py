@@ -39,11 +39,11 @@ class Split(Step, kind="split"):
         return substitute(loop.body, {loop.name: var(f"{loop.name}.0") * self.factor + var(f"{loop.name}.1")})
 
     def _clip(self, loop: Loop, path: Path) -> tuple[Stmt, ...]:
-        f, n = self.factor, loop.constant
-        if n is not None and n <= f:
+        f = self.factor
+        if any(t.is_const and t.const <= f for t in loop.extents):
             # One short block: the outer loop stays, so that later steps find its name, but it moves nothing.
             body = substitute(loop.body, {loop.name: var(f"{loop.name}.1")})
-            return (self._pair(loop, (const(1),), (const(n),), body),)
+            return (self._pair(loop, (const(1),), loop.extents, body),)
         require_divisible(self, loop, f)
         outer = tuple((t + (f - 1)) // f for t in loop.extents)
         loops, guards = enclosing(path)

@@ -91,10 +91,11 @@ class Pack(Step, kind="pack"):
         whole = staged(leaf.value, target, caches)
         value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
         cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
-        fill: Stmt = Store(self.name, _cell(position, widths), value, self.name, (), "copy")
+        boxes = [_constant(terms) for terms in extents]
+        fill: Stmt = Store(self.name, _cell(position, widths, boxes), value, self.name, (), "copy")
         for at, terms in reversed(list(zip(position, extents))):
             fill = Loop(str(at), terms, (fill,))
-        slots = _cell([local for _, local in block], widths)
+        slots = _cell([local for _, local in block], widths, boxes)
         read = Load(self.name, slots, value.dtype)
 
         def use(stmt: Stmt) -> tuple[Stmt, ...]:
@@ -157,11 +158,12 @@ def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int], size: int)
     return (*panels, *plain, *(w for d, w in sorted(widths.items())))
 
 
-def _cell(position: list[Affine], widths: dict[int, int]) -> tuple[Affine, ...]:
-    """Where the cache keeps the element at a block coordinate."""
-    panels = [p // widths[d] for d, p in enumerate(position) if d in widths]
+def _cell(position: list[Affine], widths: dict[int, int], boxes: list[int]) -> tuple[Affine, ...]:
+    """Where the cache keeps the element at a block coordinate; a panel as wide as the block has no number."""
+    one = {d for d, w in widths.items() if boxes[d] <= w}
+    panels = [const(0) if d in one else p // widths[d] for d, p in enumerate(position) if d in widths]
     plain = [p for d, p in enumerate(position) if d not in widths]
-    return (*panels, *plain, *(p % widths[d] for d, p in enumerate(position) if d in widths))
+    return (*panels, *plain, *(p if d in one else p % widths[d] for d, p in enumerate(position) if d in widths))
 
 
 def _separate(a: Affine, inner: set[str]) -> tuple[Affine, Affine]:

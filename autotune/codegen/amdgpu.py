@@ -1,0 +1,58 @@
+"""clang as a compiler for AMD GPUs: HIP text to assembly, with what it uses; no ROCm, no GPU, no header needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+
+from ..ir.errors import BuildError, DeviceError
+from .resources import Resources
+
+ARCHS = ("gfx90a", "gfx942", "gfx1100", "gfx1200")
+_FLAGS = ("-x", "hip", "--cuda-device-only", "-nogpuinc", "-nogpulib", "-O3", "-ffp-contract=fast")
+_PIPE = ("-S", "-o", "-", "-")
+
+
+@cache
+def compiler() -> tuple[str, ...]:
+    """A clang that knows the architectures. Raises DeviceError with the way to get one."""
+    for name in ("clang-22", "clang-21", "clang-20", "clang-19", "amdclang", "clang"):
+        if (path := shutil.which(name)) and _version(path) >= 19:
+            return (path,)
+    if find_spec("ziglang"):
+        return (sys.executable, "-m", "ziglang", "clang")
+    raise DeviceError("no clang >= 19 is here: apt-get install clang-19, or pip install ziglang")
+
+
+def _version(path: str) -> int:
+    text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"version (\d+)", text)
+    return int(match[1]) if match else 0
+
+
+def compile(text: str, arch: str, seconds: float = 60.0) -> tuple[str, dict[str, Resources]]:
+    """Assembly and what each kernel in it uses. Raises BuildError with the compiler's log."""
+    words = [*compiler(), f"--offload-arch={arch}", *_FLAGS, *_PIPE]
+    try:
+        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"clang did not finish within {seconds:g} s for {arch}", reason="timeout") from None
+    if done.returncode:
+        reason = "arch" if "arch" in done.stderr and arch in done.stderr else "compile"
+        raise BuildError(f"clang refused the text for {arch}: {done.stderr.strip()[:2000]}", done.stderr, reason)
+    return done.stdout, _resources(done.stdout)
+
+
+def _resources(assembly: str) -> dict[str, Resources]:
+    """From the kernels' metadata at the end of the assembly."""
+    found = {}
+    for part in re.split(r"^  - \.a", assembly.partition("amdhsa.kernels:")[2], flags=re.MULTILINE)[1:]:
+        rows = dict(re.findall(r"^    \.(\w+):\s+(\S+)", part, flags=re.MULTILINE))
+        spilled = 4 * (int(rows.get("vgpr_spill_count", 0)) + int(rows.get("sgpr_spill_count", 0)))
+        shared = int(rows.get("group_segment_fixed_size", 0))
+        found[rows["name"].strip("'")] = Resources(int(rows["vgpr_count"]), spilled, shared)
+    return found

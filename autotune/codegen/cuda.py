@@ -1,0 +1,33 @@
+"""CUDA C++ as a dialect of `clike`: needs no header, so that every compiler of the language takes it as it is."""
+
+from __future__ import annotations
+
+from .clike import Dialect
+
+TYPES = {
+    "f32": "float", "f64": "double", "u16": "unsigned short", "i8": "signed char", "i16": "short", "i32": "int",
+    "i64": "long long", "u8": "unsigned char", "u32": "unsigned int", "u64": "unsigned long long",
+}  # fmt: skip
+_REAL = {name: name for name in ("exp", "exp2", "log", "log2", "sqrt", "sin", "floor", "rint")} | {"abs": "fabs"}
+FUNCTIONS = {
+    **{f"{name}.f32": f"{function}f({{0}})" for name, function in _REAL.items()},
+    **{f"{name}.f64": f"{function}({{0}})" for name, function in _REAL.items()},
+    **{f"{n}.{kind}": f"at_{n}_{kind}({{0}}, {{1}})" for n in ("max", "min", "mod") for kind in ("f32", "f64")},
+    **{f"{n}.{kind}": f"(({{type}})at_i{n}({{0}}, {{1}}))" for n in ("max", "min", "div", "mod") for kind in "iu"},
+    "div.f": "({0} / {1})", "recip.f32": "(1.0f / {0})", "recip.f64": "(1.0 / {0})", "neg.f": "(-{0})",
+    "fma.f32": "fmaf({0}, {1}, {2})", "fma.f64": "fma({0}, {1}, {2})",
+    "abs.i": "(({type})at_iabs({0}))", "abs.u": "{0}",
+    **{f"{name}.{kind}": "{0}" for name in ("floor", "rint") for kind in "iu"},
+    "shl": "(({type})((unsigned long long){0} << {1}))",
+    "shr": "(({type})({0} >> {1}))",
+}  # fmt: skip
+ATOMS = {
+    "kernel": 'extern "C" __global__ void __launch_bounds__({threads})', "function": "static __device__ inline",
+    "global": "", "local": "", "shared": "__shared__ __align__(16)", "restrict": "__restrict__",
+    "barrier": "__syncthreads();", "unroll": "#pragma unroll", "long": "LL",
+    "block.x": "(int)blockIdx.x", "block.y": "(int)blockIdx.y", "block.z": "(int)blockIdx.z",
+    "thread.x": "(int)threadIdx.x", "thread.y": "(int)threadIdx.y", "thread.z": "(int)threadIdx.z",
+    "load": "*(const {type}*)({at})", "store": "*({type}*)({at}) = {value}",
+    "inf": "__int_as_float(0x7f800000)", "nan": "__int_as_float(0x7fc00000)", "fmod": "fmodf",
+}  # fmt: skip
+CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS)

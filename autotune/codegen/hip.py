@@ -1,0 +1,35 @@
+"""HIP C++ as a dialect of `clike`. The prelude stands for HIP's header: clang compiles the text with or without it."""
+
+from __future__ import annotations
+
+from .clike import Dialect
+from .cuda import ATOMS, FUNCTIONS, TYPES
+
+PRELUDE = """#ifndef __HIP_PLATFORM_AMD__
+#define __global__ __attribute__((global))
+#define __device__ __attribute__((device))
+#define __shared__ __attribute__((shared))
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(n) __attribute__((amdgpu_flat_work_group_size(1, n)))
+typedef float float2 __attribute__((ext_vector_type(2)));
+typedef float float4 __attribute__((ext_vector_type(4)));
+#define AT_BLOCK(a) ((int)__builtin_amdgcn_workgroup_id_##a())
+#define AT_THREAD(a) ((int)__builtin_amdgcn_workitem_id_##a())
+#define __syncthreads() do { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); __builtin_amdgcn_s_barrier(); \\
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); } while (0)
+#else
+#include <hip/hip_runtime.h>
+#define AT_BLOCK(a) ((int)blockIdx.a)
+#define AT_THREAD(a) ((int)threadIdx.a)
+#endif"""
+_BUILTIN = {
+    f"{name}.{kind}": f"__builtin_{function}{end}({{0}})"
+    for kind, end in (("f32", "f"), ("f64", ""))
+    for name, function in {"sqrt": "sqrt", "floor": "floor", "rint": "rint", "abs": "fabs", "exp": "exp",
+                           "exp2": "exp2", "log": "log", "log2": "log2", "sin": "sin"}.items()
+} | {"fma.f32": "__builtin_fmaf({0}, {1}, {2})", "fma.f64": "__builtin_fma({0}, {1}, {2})"}  # fmt: skip
+HIP = Dialect(
+    "hip", ".hip", PRELUDE, TYPES, FUNCTIONS | _BUILTIN,
+    ATOMS | {f"block.{a}": f"AT_BLOCK({a})" for a in "xyz"} | {f"thread.{a}": f"AT_THREAD({a})" for a in "xyz"}
+    | {"inf": "__builtin_inff()", "nan": '__builtin_nanf("")', "fmod": "__builtin_fmodf"},
+)  # fmt: skip

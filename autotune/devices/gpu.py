@@ -1,0 +1,47 @@
+"""GPUs and other devices with blocks and threads: those of the table, and OpenCL's as their driver describes them.
+
+Nothing here needs a driver but `opencl_spec`, which imports pyopencl when it is called.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import DeviceError
+from .spec import CacheLevel, DeviceSpec
+
+KINDS = ("cuda", "hip", "opencl")
+DEFAULT = {"cuda": "sm_80", "hip": "gfx942", "opencl": "generic"}
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("table.json").read_text("utf-8"))["gpu"]
+    return rows
+
+
+def known() -> tuple[str, ...]:
+    """Every device of the table: "cuda:sm_80" and so on."""
+    return tuple(_table())
+
+
+def describe(kind: str, arch: str) -> DeviceSpec:
+    """A device of the table that need not be here. Raises DeviceError for a name that the table lacks."""
+    row = _table().get(f"{kind}:{arch}")
+    if row is None:
+        mine = ", ".join(name for name in known() if name.startswith(kind))
+        raise DeviceError(f"no device {kind}:{arch} in the table; it knows {mine}")
+    hertz, lanes = row["ghz"] * 1e9, row["lanes"]
+    peak = hertz * 2 * lanes  # one fused multiply-add a lane and cycle
+    rates = (("f32", peak), ("f64", peak * row["f64"]))
+    moved = tuple(("DRAM", how, row["gbytes"] * 1e9 * share, 1) for how, share in (("read", 1.0), ("write", 1.0),
+                                                                                  ("copy", 0.9)))  # fmt: skip
+    return DeviceSpec(
+        kind, row["vendor"], row["name"], arch, cores=row["cores"], vector_bits=128, vector_registers=255,
+        frequency_hz=hertz, caches=(CacheLevel("L2", row["l2"], 128, 16, row["cores"]),), peak_flops=rates,
+        bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
+        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"],
+    )  # fmt: skip

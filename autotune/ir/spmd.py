@@ -1,0 +1,304 @@
+"""Blocks and threads: which arrays they share, where threads must meet, and how many of them a nest asks for.
+
+Nests keep the order of a sequential program: thread loops stand inside the loops of a block, one after another, and
+each is a *region*. That is what makes these questions decidable: two regions need a barrier between them exactly where
+threads that may differ touch the same element of an array that they share, and one of them writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from .affine import const, var
+from .dataflow import Access, Site, Violation
+from .nest import (
+    BLOCK_KINDS,
+    THREAD_KINDS,
+    Alloc,
+    Block,
+    Guard,
+    Leaf,
+    Loop,
+    Nest,
+    Prefetch,
+    Reduce,
+    Stmt,
+    Store,
+    reads,
+    walk,
+    with_body,
+)
+from .races import separate
+
+Position = tuple[int, ...]
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one top-level statement runs on: blocks and threads along x, y, z, and bytes of shared memory a block."""
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+
+    @property
+    def threads(self) -> int:
+        return prod(self.block)
+
+
+def threaded(stmt: Stmt) -> bool:
+    """Is there a thread loop in here?"""
+    return any(isinstance(s, Loop) and s.kind in THREAD_KINDS for s, _ in walk((stmt,)))
+
+
+def synchronised(nest: Nest) -> Nest:
+    """The nest with shared arrays marked and barriers where threads must meet; unchanged where there are no threads."""
+    if not any(map(threaded, nest.body)):
+        return nest
+    nest = Nest(nest.buffers, _scoped(tuple(s for stmt in nest.body for s in _apart(stmt))))
+    while missing := {place for place, _ in _clashes(nest)}:
+        nest = Nest(nest.buffers, _fenced(nest.body, (), missing))
+    return nest
+
+
+def hazards(nest: Nest) -> Iterator[Violation]:
+    """Regions that a barrier is missing between; and barriers that not all threads of a block would reach."""
+    for stmt, path in walk(nest.body):
+        inside = any(isinstance(b, Loop) and b.kind in THREAD_KINDS for b in path)
+        if inside and isinstance(stmt, Loop) and stmt.barrier:
+            yield Violation("barrier", f"the barrier before {stmt.name} stands inside a loop over threads")
+    if any(map(threaded, nest.body)):
+        for _, message in _clashes(nest):
+            yield Violation("race", message)
+
+
+def launch(stmt: Stmt) -> Launch:
+    """The blocks and threads that a statement asks for; one of each where it has no such loops."""
+    grid, block, together = dict.fromkeys(AXES, 1), dict.fromkeys(AXES, 1), 1
+    shared: dict[str, int] = {}
+    for s, path in walk((stmt,)):
+        if isinstance(s, Alloc) and s.buffer.scope == "shared":
+            shared[s.buffer.name] = max(shared.get(s.buffer.name, 0), s.buffer.bytes)
+        if not isinstance(s, Loop) or s.kind not in (*BLOCK_KINDS, *THREAD_KINDS):
+            continue
+        if s.kind == "thread":
+            chain = [b for b in (*path, s) if isinstance(b, Loop) and b.kind == "thread"]
+            together = max(together, prod(map(bound, chain)))
+        else:
+            sizes = grid if s.kind in BLOCK_KINDS else block
+            sizes[s.kind[-1]] = max(sizes[s.kind[-1]], bound(s))
+    block["x"] = max(block["x"], -(-together // (block["y"] * block["z"])))
+    one, two = ((sizes["x"], sizes["y"], sizes["z"]) for sizes in (grid, block))
+    return Launch(one, two, sum((n + 15) // 16 * 16 for n in shared.values()))
+
+
+def bound(loop: Loop) -> int:
+    """The most iterations that a loop can have, as its extents say; 0 where they do not."""
+    return min((t.const for t in loop.extents if t.is_const), default=0)
+
+
+def spread(stmt: Alloc) -> dict[int, tuple[str, ...]] | None:
+    """Of an array outside of thread loops: the dimensions that are the threads' own, each with the kind of its loop;
+    None where threads reach each other's elements."""
+    found: list[dict[int, tuple[str, ...]]] = []
+    for leaf, path in walk(stmt.body):
+        if isinstance(leaf, (Loop, Alloc, Guard)):
+            continue
+        threads = [b for b in path if isinstance(b, Loop) and b.kind in THREAD_KINDS and b.constant != 1]
+        for name, index in ((leaf.buffer, leaf.index), *reads(leaf)):
+            if name != stmt.buffer.name:
+                continue
+            dims: dict[int, tuple[str, ...]] = {}
+            for n, loop in enumerate(threads):
+                d = next((d for d, a in enumerate(index) if a == var(loop.name)), None)
+                if d is None:
+                    return None
+                inner = [str(bound(b)) for b in threads[n + 1 :] if b.kind == "thread"]
+                dims[d] = (loop.kind, *(inner if loop.kind == "thread" else ()))
+            if any(a.names() & {b.name for b in threads} for d, a in enumerate(index) if d not in dims):
+                return None
+            found.append(dims)
+    return found[0] if found and all(dims == found[0] for dims in found) else {} if not found else None
+
+
+def _apart(stmt: Stmt) -> tuple[Stmt, ...]:
+    """What a block does one after another and needs nothing of each other becomes several grids: a remainder of a grid
+    is a grid of its own."""
+    if not isinstance(stmt, Loop) or stmt.kind not in BLOCK_KINDS:
+        return (stmt,)
+    return tuple(with_body(stmt, (part,)) for inner in stmt.body for part in _apart(inner))
+
+
+# ---- scopes ---------------------------------------------------------------------------------------------------------
+
+
+def _scoped(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """Arrays around thread loops are shared, but for registers that are spread over the threads."""
+    out: list[Stmt] = []
+    for stmt in body:
+        if not isinstance(stmt, (Loop, Alloc, Guard)) or isinstance(stmt, Loop) and stmt.kind in THREAD_KINDS:
+            out.append(stmt)
+            continue
+        if isinstance(stmt, Alloc) and threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
+            stmt = replace(stmt, buffer=replace(stmt.buffer, scope="shared"))
+        out.append(with_body(stmt, _scoped(stmt.body)))
+    return tuple(out)
+
+
+# ---- barriers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Use:
+    """An access inside a region; `moved`: loops of the block that have gone on since, `write` or read."""
+
+    access: Access
+    name: str
+    write: bool
+    moved: frozenset[str] = frozenset()
+
+
+def _fenced(body: tuple[Stmt, ...], position: Position, places: set[Position]) -> tuple[Stmt, ...]:
+    out: list[Stmt] = []
+    for n, stmt in enumerate(body):
+        here = (*position, n)
+        if here in places:
+            if isinstance(stmt, Loop):
+                stmt = replace(stmt, barrier=True)
+            else:  # what one thread does gets a loop to stand behind a barrier
+                tag = next(s.tag for s, _ in walk((stmt,)) if isinstance(s, (Store, Reduce, Prefetch)))
+                stmt = Loop(f"{tag}.one", (const(1),), (stmt,), "thread.x", barrier=True)
+        elif isinstance(stmt, (Loop, Alloc, Guard)):
+            stmt = with_body(stmt, _fenced(stmt.body, here, places))
+        out.append(stmt)
+    return tuple(out)
+
+
+def _clashes(nest: Nest) -> Iterator[tuple[Position, str]]:
+    """Regions (by position) that need a barrier which is not there, with the reason."""
+    order = _Order(nest)
+    order.run(nest.body, (), (), [])
+    yield from order.found.items()
+
+
+class _Order:
+    """Regions in the order in which a block runs them, with what they touched since the last barrier."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest = nest
+        self.found: dict[Position, str] = {}
+
+    def run(
+        self, body: tuple[Stmt, ...], position: Position, path: tuple[Block, ...], pending: list[_Use]
+    ) -> list[_Use]:
+        for n, stmt in enumerate(body):
+            here = (*position, n)
+            region = isinstance(stmt, Loop) and stmt.kind in THREAD_KINDS
+            if region or not isinstance(stmt, (Loop, Alloc, Guard)) or not threaded(stmt):
+                pending = self._region(stmt, here, path, pending)
+                continue
+            around = (*path, stmt)
+            if isinstance(stmt, Guard):
+                pending = _merged(pending, self.run(stmt.body, here, around, pending))
+            elif isinstance(stmt, Loop) and stmt.kind in BLOCK_KINDS:
+                self.run(stmt.body, here, around, [])
+            elif isinstance(stmt, Loop):
+                pending = self._loop(stmt, here, path, pending)
+            else:
+                pending = self.run(stmt.body, here, around, pending)
+        return pending
+
+    def _loop(self, stmt: Loop, here: Position, path: tuple[Block, ...], pending: list[_Use]) -> list[_Use]:
+        """A loop of the whole block: twice, so that an iteration meets what the one before it left. Where iterations do
+        not meet each other one barrier before the loop serves them all."""
+        around = (*path, stmt)
+        apart = self._apart(stmt, here, path)
+        uses = list(self._uses(stmt, here, path))
+        if stmt.barrier or {u.name for u in uses if u.write} <= apart:
+            pending = self._met(stmt, here, pending, uses)
+        once = self.run(stmt.body, here, around, pending)
+        twice: list[_Use] = []
+        if stmt.constant != 1:
+            left = [replace(u, moved=u.moved | {stmt.name}) for u in once if u.name not in apart]
+            twice = self.run(stmt.body, here, around, left)
+        return _merged(pending if (stmt.constant or 0) < 1 else [], once, twice)
+
+    def _apart(self, stmt: Loop, here: Position, path: tuple[Block, ...]) -> frozenset[str]:
+        """Arrays of which the iterations of a loop touch separate parts."""
+        uses = list(self._uses(stmt, here, path))
+        found = set()
+        for name in {u.name for u in uses if u.write}:
+            accesses = [u.access for u in uses if u.name == name]
+            model = next(u.access for u in uses if u.name == name and u.write)
+            if separate(stmt, len(here) - 1, accesses, model[1], model[0].buffer(self.nest, name)):
+                found.add(name)
+        return frozenset(found)
+
+    def _uses(self, stmt: Stmt, here: Position, path: tuple[Block, ...]) -> Iterator[_Use]:
+        """Every access in here to an array that threads share."""
+
+        def visit(stmt: Stmt, here: Position, path: tuple[Block, ...]) -> Iterator[Site]:
+            if isinstance(stmt, (Loop, Alloc, Guard)):
+                for n, inner in enumerate(stmt.body):
+                    yield from visit(inner, (*here, n), (*path, stmt))
+            elif not isinstance(stmt, Prefetch):
+                yield Site(stmt, path, here)
+
+        for site in visit(stmt, here, path):
+            leaf: Leaf = site.leaf
+            for name, index, write in ((leaf.buffer, leaf.index, True), *((b, i, False) for b, i in reads(leaf))):
+                if site.buffer(self.nest, name).scope in ("shared", "temp", "output"):
+                    yield _Use((site, index), name, write)
+
+    def _region(self, stmt: Stmt, here: Position, path: tuple[Block, ...], pending: list[_Use]) -> list[_Use]:
+        uses = list(self._uses(stmt, here, path))
+        return _merged(self._met(stmt, here, pending, uses), uses)
+
+    def _met(self, stmt: Stmt, here: Position, pending: list[_Use], uses: list[_Use]) -> list[_Use]:
+        """What is pending before a statement with these uses: nothing, where threads meet or should meet."""
+        if isinstance(stmt, Loop) and stmt.barrier:
+            return []
+        for earlier in pending:
+            for use in uses:
+                if earlier.name == use.name and (earlier.write or use.write) and not _same_thread(earlier, use):
+                    what = "writes" if use.write else "reads"
+                    self.found.setdefault(here, (
+                        f"{use.access[0]} {what} {use.name}, which other threads touched in {earlier.access[0]}, "
+                        "and no barrier stands between"
+                    ))  # fmt: skip
+                    return []
+        return pending
+
+
+def _merged(*rows: list[_Use]) -> list[_Use]:
+    return list(dict.fromkeys(use for row in rows for use in row))
+
+
+def _same_thread(earlier: _Use, use: _Use) -> bool:
+    """Proved: what both touch is the same thread's.
+
+    Threads are numbered alike in both regions, and both index alike, by their numbers, by loops inside of a thread and
+    by loops around both that have not gone on; that no two threads of one region share an element that is written is
+    proved for each region alone.
+    """
+    (one, index), (two, other) = earlier.access, use.access
+    loops = [[b for b in s.path if isinstance(b, Loop)] for s in (one, two)]
+    threads = [[b for b in row if b.kind in THREAD_KINDS and b.constant != 1] for row in loops]
+    if not any(threads):
+        return True  # thread 0 does both
+    alike = [[(b.kind, b.extents if b.kind == "thread" else ()) for b in row] for row in threads]
+    renamed = {a.name: var(b.name) for a, b in zip(*threads)}
+    if alike[0] != alike[1] or tuple(a.substitute(renamed) for a in index) != other:
+        return False
+    numbers = {b.name for b in threads[1]}
+    used: frozenset[str] = frozenset().union(*(a.names() for a in other))
+    around = {b.name for b in two.path[: one.common(two)] if isinstance(b, Loop)} - earlier.moved
+    inside = [{b.name: b.extents for b in row[row.index(own[0]) :]} if own else {} for row, own in zip(loops, threads)]
+    rest = used - numbers - around
+    return numbers <= used and all(n in inside[1] and inside[0].get(n) == inside[1][n] for n in rest)
+
+
+__all__ = ["AXES", "Launch", "bound", "hazards", "launch", "spread", "synchronised", "threaded"]

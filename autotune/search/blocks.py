@@ -1,0 +1,293 @@
+"""Sketches for devices with blocks and threads: whatever a CPU runs in loops, spread over a grid.
+
+Three shapes cover every stage: a result that each thread computes by itself (`points`), rows that the threads of a
+block compute together (`team`), and a product whose operands a block shares (`tile`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..devices.spec import DeviceSpec
+from ..ir.schedule import Schedule
+from ..ir.steps import (
+    Bind,
+    ComputeAt,
+    Distribute,
+    Pack,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    Tile,
+    TreeReduce,
+    Unroll,
+    Vectorize,
+)
+from .facts import Access, Facts, Stage
+from .sketch import Column, Point, Priced, Sketch, grid, select
+
+VECTOR = 4  # elements of 32 bits that one load or store moves
+_DIMS = "abcdefgh"
+
+
+def _seconds(spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, traffic: Any) -> Column:
+    """The larger of arithmetic and traffic. `share`: of a multiprocessor's peak that its threads reach by themselves;
+    the last wave of blocks is as long as a full one, and few threads hide no latency."""
+    flops = float(stage.compute.points * max(stage.light + 8 * stage.heavy, 1))
+    waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
+    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / 512)
+    arithmetic = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
+    moving = traffic / spec.bytes_per_second("DRAM", "copy")
+    seconds: Column = np.maximum(arithmetic, moving) + spec.launch_seconds
+    return seconds
+
+
+def _counted(rules: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
+    return {reason: int((~ok).sum()) for reason, ok in rules.items()}
+
+
+def _moved(stages: Sequence[Stage]) -> float:
+    return float(sum(a.buffer.bytes for s in stages for a in (*s.reads, s.store)))
+
+
+@dataclass(frozen=True)
+class PointsSketch:
+    """One thread a few neighbouring results, stage after stage. Holes: threads along a row and across rows, results a
+    thread (`vector`)."""
+
+    facts: Facts
+    spec: DeviceSpec
+    name: str = "points"
+
+    def priced(self) -> Priced:
+        last = self.facts.stages[-1]
+        n = last.extents[last.axes[-1]] if last.axes else 1
+        columns = grid(tx=(32, 64, 128, 256), ty=(1, 2, 4, 8), vector=(1, 2, 4))
+        tx, ty, vector = (columns[c] for c in ("tx", "ty", "vector"))
+        rules = {
+            "threads": tx * ty <= min(256, self.spec.threads_per_block),
+            "vector": (vector == 1) | (n % vector == 0),
+            "rows": (ty == 1) | (len(last.axes) > 1),
+        }
+        keep = np.logical_and.reduce([*rules.values()])
+        columns = select(columns, keep)
+        tx, ty, vector = (columns[c].astype(float) for c in ("tx", "ty", "vector"))
+        points = float(max(last.compute.points, 1))
+        wide = np.ceil(n / (tx * vector))
+        blocks = np.maximum(1.0, np.ceil(points / n / ty) * wide)
+        scattered = sum(not a.contiguous(s.axes[-1]) and a.uses(s.axes[-1])
+                        for s in self.facts.stages if s.axes for a in s.reads)  # fmt: skip
+        waste = wide * tx * vector / n
+        traffic = _moved(self.facts.stages) * (1 + 7 * scattered) * waste / np.where(vector > 1, 1.0, 0.85)
+        part = traffic / len(self.facts.stages)
+        seconds = np.zeros_like(tx, dtype=float)
+        for s in self.facts.stages:
+            seconds = seconds + _seconds(self.spec, s, blocks, tx * ty, 0.3 + seconds * 0, part)
+        return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
+
+    def schedule(self, point: Point) -> Schedule:
+        return Schedule(tuple(step for s in self.facts.stages for step in self._stage(s, point)))
+
+    def _stage(self, s: Stage, point: Point) -> list[Step]:
+        name, axes = s.name, list(s.axes)
+        if not axes:
+            return []
+        v, u = axes[-1], axes[-2] if len(axes) > 1 else None
+        rest = axes[:-2]
+        order = [*rest[:1], *([u] if u else []), v, *rest[1:]]
+        width = point["tx"] * point["vector"]
+        tiles = (((u, point["ty"]),) if u else ()) + ((v, width),)
+        steps: list[Step] = []
+        if order != axes or s.reduce_axes:
+            steps.append(Reorder(name, (*order, *s.reduce_axes)))
+        steps.append(Tile(name, tiles))
+        inner = ([f"{u}.1"] if u else []) + [f"{v}.1"]
+        if s.reduce_axes:
+            steps += [Reorder(name, (*inner, *s.reduce_axes)), RegisterTile(name, ((f"{v}.1", 1),))]
+            steps.append(Bind(name, f"{v}.1.0", "thread.x"))
+        elif point["vector"] > 1:
+            steps += [Split(name, f"{v}.1", point["vector"]), Bind(name, f"{v}.1.0", "thread.x")]
+            steps.append(Vectorize(name, f"{v}.1.1", point["vector"]))
+        else:
+            steps.append(Bind(name, f"{v}.1", "thread.x"))
+        steps += [Bind(name, a, "block.z") for a in rest[:1]]  # from the outermost loop inwards
+        if u:
+            steps += [Bind(name, f"{u}.0", "block.y"), Bind(name, f"{u}.1", "thread.y")]
+        return [*steps, Bind(name, f"{v}.0", "block.x")]
+
+
+@dataclass(frozen=True)
+class TeamSketch:
+    """A block a row: its threads walk along each stage's inner axis, reductions meet in a tree. Hole: threads."""
+
+    facts: Facts
+    rows: tuple[str, ...]
+    spec: DeviceSpec
+    name: str = "team"
+
+    def inner(self, s: Stage) -> str | None:
+        inside = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows]
+        inside = [a for a in inside if a in s.reduce_axes] or inside if s.is_reduction else inside
+        return max(inside, key=lambda a: (sum(x.contiguous(a) for x in s.reads), s.extents[a]), default=None)
+
+    def priced(self) -> Priced:
+        longest = max((s.extents[v] for s in self.facts.stages if (v := self.inner(s))), default=1)
+        columns = grid(threads=(32, 64, 128, 256, 512))
+        keep = columns["threads"] <= self.spec.threads_per_block
+        columns = select(columns, keep)
+        threads = columns["threads"].astype(float)
+        blocks = float(prod(self.facts.stages[-1].extents[a] for a in self.rows))
+        rounds = np.ceil(longest / threads) * threads / longest
+        levels = np.log2(threads) * sum(s.is_reduction for s in self.facts.stages)
+        waves = np.ceil(blocks / (self.spec.cores * np.maximum(1.0, 1024 / threads)))
+        meeting = waves * (levels + 2 * len(self.facts.stages)) * 40 / self.spec.frequency_hz
+        one = float(self.facts.program.bytes)
+        seconds, part = meeting, 0 * threads + one / len(self.facts.stages)
+        for s in self.facts.stages:
+            seconds = seconds + _seconds(self.spec, s, blocks + 0 * threads, threads, 0.3 / rounds, part)
+        return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
+
+    def schedule(self, point: Point) -> Schedule:
+        steps: list[Step] = []
+        threads, at, last = point["threads"], self.rows[-1], self.facts.stages[-1].name
+        for s in self.facts.stages:
+            v = self.inner(s)
+            if v is None:
+                continue
+            rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
+            steps += [Reorder(s.name, (*rest, v))] if rest else []
+            if v in s.reduce_axes:
+                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name)]
+            elif s.is_reduction:
+                steps.append(RegisterTile(s.name, ((v, threads),)))
+            else:
+                steps.append(Tile(s.name, ((v, threads),)))
+            steps.append(Bind(s.name, f"{v}.1", "thread.x"))
+        steps += [ComputeAt(s.name, last, at) for s in reversed(self.facts.stages[:-1])]
+        axes = "zyx"[-min(3, len(self.rows)) :]
+        return Schedule((*steps, *(Bind(last, a, f"block.{x}") for a, x in zip(self.rows, axes))))
+
+
+@dataclass(frozen=True)
+class TileSketch:
+    """A block a tile of a product, its operands in shared memory. Holes: threads along rows and columns, results of a
+    thread (`tm`, `tn`), depth of a block of the reduction (`depth`)."""
+
+    facts: Facts
+    stage: Stage
+    v: str
+    u: str
+    k: str
+    epilogues: tuple[str, ...]
+    spec: DeviceSpec
+    name: str = "tile"
+
+    def priced(self) -> Priced:
+        e, s = self.stage.extents, self.stage
+        m, n, k = e[self.u], e[self.v], e[self.k]
+        batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
+        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32))
+        ty, tx, tm, tn, depth = (columns[c] for c in ("ty", "tx", "tm", "tn", "depth"))
+        threads, size = ty * tx, s.dtype.compute.bytes
+        shared = (ty * tm + tx * tn) * depth * size
+        rules = {
+            "threads": (threads >= 32) & (threads <= min(256, self.spec.threads_per_block)),
+            "registers": tm * tn + tm + tn <= 100,
+            "shared": shared <= self.spec.shared_bytes,
+            "copy": (threads % (depth // VECTOR) == 0) & ((tx * tn) % VECTOR == 0) & (threads * VECTOR >= tx * tn)
+            & (threads % (tx * tn // VECTOR) == 0),
+            "depth": (depth == 8) | (depth <= k), "rows": (ty * tm <= 2 * m) | (ty == 4),
+            "columns": (tx * tn <= 2 * n) | (tx == 8),
+        }  # fmt: skip
+        keep = np.logical_and.reduce([*rules.values()])
+        columns = select(columns, keep)
+        ty, tx, tm, tn, depth = (columns[c].astype(float) for c in ("ty", "tx", "tm", "tn", "depth"))
+        rows, wide = np.ceil(m / (ty * tm)), np.ceil(n / (tx * tn))
+        blocks = rows * wide * batch
+        reuse = tm * tn / (tm * tn + 2.0 * (tm + tn) / VECTOR + 1)  # of issue slots that multiply
+        share = 0.95 * reuse / (1 + 24 / (depth * tm * tn))
+        waste = (rows * ty * tm / m) * (wide * tx * tn / n)
+        traffic = batch * size * (m * k * wide + k * n * rows + 2.0 * m * n)
+        near = 0.3 if self.spec.caches and batch * size * (m * k + k * n) < self.spec.caches[0].bytes else 1.0
+        seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near)
+        return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
+
+    def schedule(self, point: Point) -> Schedule:
+        s, v, u, k = self.stage, self.v, self.u, self.k
+        name, threads = s.name, point["ty"] * point["tx"]
+        high, wide = point["ty"] * point["tm"], point["tx"] * point["tn"]
+        batch = [a for a in s.axes if a not in (u, v)]
+        steps: list[Step] = [Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
+        steps += [Reorder(name, (f"{u}.1", f"{v}.1", k)), Split(name, k, point["depth"])]
+        steps.append(RegisterTile(name, ((f"{u}.1", point["tm"]), (f"{v}.1", point["tn"]))))
+        steps.append(Distribute(name, (f"{u}.1.0", f"{v}.1.0"), f"{k}.0"))
+        for a in reversed(s.loads):
+            axis, size = (v, wide) if a.uses(v) else (u, high)
+            steps.append(Pack(name, a.ordinal, f"{k}.0", () if a.contiguous(v) else ((a.dims[axis], size),)))
+        for a in reversed(s.loads):
+            steps += self._copy(a, point, threads)
+        steps += [ComputeAt(e, name) for e in self.epilogues]
+        marked = [name, *self.epilogues] if name in self.facts.temps else [name]
+        for stage in marked:
+            steps += [Unroll(stage, f"{u}.1.1"), Unroll(stage, f"{v}.1.1")]
+            steps += [Bind(stage, f"{u}.1.0", "thread.y"), Bind(stage, f"{v}.1.0", "thread.x")]
+        steps += [Bind(name, a, "block.z") for a in batch]
+        return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x")))
+
+    def _copy(self, a: Access, point: Point, threads: int) -> list[Step]:
+        """All threads of the block copy an operand's tile, along the axis in which it is contiguous."""
+        cache = f"{self.stage.name}.load{a.ordinal}"
+        axis = self.v if a.uses(self.v) else self.u
+        wide = point["tx"] * point["tn"] if axis == self.v else point["ty"] * point["tm"]
+        mine, depth = f"{cache}.{_DIMS[a.dims[axis]]}", f"{cache}.{_DIMS[a.dims[self.k]]}"
+        along, across, run = (mine, depth, wide) if a.contiguous(axis) else (depth, mine, point["depth"])
+        vector = VECTOR if run % VECTOR == 0 and threads % (run // VECTOR) == 0 else 1
+        steps: list[Step] = [Split(cache, along, vector), Split(cache, across, max(1, threads * vector // run))]
+        steps.append(Reorder(cache, (f"{across}.0", f"{across}.1", f"{along}.0", f"{along}.1")))
+        steps.append(Vectorize(cache, f"{along}.1", vector) if along == mine else Unroll(cache, f"{along}.1"))
+        return [*steps, Bind(cache, f"{across}.1", "thread"), Bind(cache, f"{along}.0", "thread")]
+
+
+def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: DeviceSpec) -> list[Sketch]:
+    """The sketches of a program on a device with blocks. `epilogues`: the stages after the first one, where all of them
+    are plain stores that read it point by point."""
+    found: list[Sketch] = []
+    first = facts.stages[0]
+    if epilogues is not None and (tile := _tile(facts, first, epilogues, spec)):
+        found.append(tile)
+    rows = facts.shared_outer
+    apart = any(a.buffer.name in facts.by_name and set(a.dims) & set(rows) != set(rows)
+                for s in facts.stages for a in s.loads)  # fmt: skip
+    if rows and not apart and any(set(s.axes + s.reduce_axes) - set(rows) for s in facts.stages):
+        found.append(TeamSketch(facts, rows, spec))
+    return [*found, PointsSketch(facts, spec)]
+
+
+def _tile(facts: Facts, s: Stage, epilogues: tuple[str, ...], spec: DeviceSpec) -> TileSketch | None:
+    """A sum over one axis of operands that each move with one of two axes of the result, of a tile's worth each."""
+    if not s.is_reduction or len(s.reduce_axes) != 1 or len(s.axes) < 2 or len({a.ordinal for a in s.loads}) != 2:
+        return None
+    k, v = s.reduce_axes[0], s.axes[-1]
+    wide = [a for a in s.loads if a.uses(v)]
+    tall = [a for a in s.loads if not a.uses(v)]
+    if len(wide) != 1 or len(tall) != 1:
+        return None
+    u = max((a for a in s.axes[:-1] if tall[0].uses(a) and not wide[0].uses(a)), key=s.extents.get, default=None)  # type: ignore[arg-type]
+    if u is None or min(s.extents[u], s.extents[v]) < 8 or len(s.axes) > 3:
+        return None
+    for a, axis in ((wide[0], v), (tall[0], u)):
+        if a.panel_dim(axis) is None or a.panel_dim(k) is None or not (a.contiguous(axis) or a.contiguous(k)):
+            return None
+        if len([x for x in s.axes if a.uses(x)]) > len(s.axes) - 1:
+            return None
+    return TileSketch(facts, s, v, u, k, epilogues, spec)
+
+
+__all__ = ["PointsSketch", "TeamSketch", "TileSketch", "block_sketches"]

@@ -1,0 +1,189 @@
+"""Blocks and threads: barriers stand where they must, and no mutant of a nest with threads gets past the two checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from autotune.ir.affine import Affine, const
+from autotune.ir.equiv import difference
+from autotune.ir.expr import Load, transform
+from autotune.ir.limits import Limits
+from autotune.ir.lower import lower
+from autotune.ir.nest import Alloc, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, walk, with_body
+from autotune.ir.program import Buffer, TensorProgram
+from autotune.ir.schedule import Schedule
+from autotune.ir.spmd import launch, spread
+from autotune.ir.steps import (
+    Bind,
+    ComputeAt,
+    Distribute,
+    Pack,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    Tile,
+    TreeReduce,
+    Unroll,
+)
+from autotune.ir.verify import verify
+from tests.ir.programs import normalised, product, row_sum
+
+LIMITS = Limits()
+PRODUCT: tuple[Step, ...] = (
+    Tile("t0", (("i", 8), ("j", 8))), Reorder("t0", ("i.1", "j.1", "k")), Split("t0", "k", 4),
+    RegisterTile("t0", (("i.1", 2), ("j.1", 2))), Distribute("t0", ("i.1.0", "j.1.0"), "k.0"),
+    Pack("t0", 1, "k.0"), Pack("t0", 0, "k.0", ((0, 8),)),
+    Unroll("t0", "i.1.1"), Unroll("t0", "j.1.1"),
+    Bind("t0.load0", "t0.load0.a", "thread"), Bind("t0.load0", "t0.load0.b", "thread"),
+    Bind("t0.load1", "t0.load1.a", "thread"), Bind("t0.load1", "t0.load1.b", "thread"),
+    Bind("t0", "i.0", "block.y"), Bind("t0", "j.0", "block.x"),
+    Bind("t0", "i.1.0", "thread.y"), Bind("t0", "j.1.0", "thread.x"),
+)  # fmt: skip
+ROW: tuple[Step, ...] = (
+    RegisterTile("t0", (("k", 4),)), TreeReduce("t0"), Bind("t0", "k.1", "thread.x"), Bind("t0", "i", "block.x"),
+)  # fmt: skip
+NORM: tuple[Step, ...] = (
+    RegisterTile("t0", (("r", 4),)), TreeReduce("t0"), Bind("t0", "r.1", "thread.x"),
+    RegisterTile("t1", (("k", 4),)), TreeReduce("t1"), Bind("t1", "k.1", "thread.x"),
+    Tile("t2", (("j", 4),)), Bind("t2", "j.1", "thread.x"),
+    ComputeAt("t1", "t2", "i"), ComputeAt("t0", "t2", "i"), Bind("t2", "i", "block.x"),
+)  # fmt: skip
+NESTS: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
+    "product": (product(16, 16, 12), PRODUCT), "ragged product": (product(11, 13, 10), PRODUCT),
+    "row": (row_sum(5, 22), ROW), "norm": (normalised(5, 10), NORM),
+}  # fmt: skip
+
+
+def made(name: str) -> tuple[TensorProgram, Nest]:
+    program, steps = NESTS[name]
+    return program, Schedule(steps).apply(lower(program))
+
+
+def problem(program: TensorProgram, nest: Nest) -> str:
+    """Which of the two checks refuses a nest, if any."""
+    if verify(program, nest, LIMITS).violations:
+        return "verifier"
+    return "equivalence" if difference(lower(program), nest) else ""
+
+
+@pytest.mark.parametrize("name", NESTS)
+def test_what_is_derived_is_accepted(name: str) -> None:
+    program, nest = made(name)
+    assert problem(program, nest) == ""
+
+
+def fenced(nest: Nest) -> list[str]:
+    return [s.name for s, _ in walk(nest.body) if isinstance(s, Loop) and s.barrier]
+
+
+def test_barriers_stand_where_threads_must_meet_and_nowhere_else() -> None:
+    assert fenced(made("product")[1]) == ["t0.load0.a", "i.1.0"]  # after the tile before was read; before this one is
+    assert fenced(made("row")[1]) == ["k.1.2", "k.1.1"]
+
+
+def test_a_remainder_of_the_grid_is_a_grid_of_its_own() -> None:
+    grids = [launch(stmt).grid for stmt in made("ragged product")[1].body]
+    assert grids == [(1, 1, 1)] * 9  # of 8, 2 and 1 rows by 8, 4 and 1 columns
+    assert launch(made("product")[1].body[0]).grid == (2, 2, 1)
+
+
+def test_a_launch_has_room_for_every_thread_loop() -> None:
+    asked = launch(made("product")[1].body[0])
+    assert asked.block == (8, 4, 1) and asked.threads == 32, "a copy of 4 x 8 elements needs more than 4 x 4 tiles"
+    assert asked.shared_bytes == 2 * 4 * 8 * 4
+
+
+def test_accumulators_of_threads_are_registers_and_those_of_all_are_shared() -> None:
+    scopes = {n: {b.name: b.scope for b in made(n)[1].all_buffers.values()} for n in NESTS}
+    assert scopes["product"]["t0.acc"] == "register" and scopes["product"]["t0.load1"] == "shared"
+    assert scopes["row"]["t0.acc"] == "shared"
+    held = next(s for s, _ in walk(made("product")[1].body) if isinstance(s, Alloc) and s.buffer.name == "t0.acc")
+    assert spread(held) == {0: ("thread.y",), 1: ("thread.x",)}
+
+
+# ---- mutants --------------------------------------------------------------------------------------------------------
+
+
+def changed(body: tuple[Stmt, ...], at: tuple[int, ...], fn: Callable[[Stmt], Stmt]) -> tuple[Stmt, ...]:
+    here, rest = at[0], at[1:]
+    out = list(body)
+    stmt = out[here]
+    out[here] = with_body(stmt, changed(stmt.body, rest, fn)) if rest else fn(stmt)  # type: ignore[arg-type, union-attr]
+    return tuple(out)
+
+
+def places(body: tuple[Stmt, ...], at: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Stmt]]:
+    for n, stmt in enumerate(body):
+        yield (*at, n), stmt
+        if isinstance(stmt, (Loop, Alloc, Guard)):
+            yield from places(stmt.body, (*at, n))
+
+
+def mutants(nest: Nest) -> Iterator[tuple[str, Nest]]:
+    """One thing wrong in each: a barrier less, an index shifted, a loop longer, threads of another axis, an array too
+    small, a barrier that not all threads reach, the same element for all threads."""
+    shared = {b.name for b in nest.all_buffers.values() if b.scope == "shared"}
+    for at, stmt in places(nest.body):
+        variants: list[tuple[str, Stmt]] = []
+        match stmt:
+            case Loop():
+                if stmt.barrier:
+                    variants.append((f"no barrier before {stmt.name}", replace(stmt, barrier=False)))
+                variants.append((f"{stmt.name} is longer", replace(stmt, extents=tuple(e + 1 for e in stmt.extents))))
+                if stmt.constant and stmt.constant > 1:
+                    variants.append((f"{stmt.name} is shorter", replace(stmt, extents=(const(stmt.constant - 1),))))
+                if stmt.kind == "thread.x":
+                    inner = stmt.body[0]
+                    if isinstance(inner, Loop):
+                        inside = replace(stmt, body=(replace(inner, barrier=True),))
+                        variants.append((f"barrier inside {stmt.name}", inside))
+                if stmt.kind in ("thread.x", "thread.y", "block.x", "block.y") and stmt.constant != 1:
+                    other = {"x": "y", "y": "x"}[stmt.kind[-1]]
+                    variants.append((f"{stmt.name} along {other}", replace(stmt, kind=stmt.kind[:-1] + other)))
+            case Alloc(buffer=b) if b.scope == "shared" and b.shape:
+                small = Buffer(b.name, b.dtype, (*b.shape[:-1], b.shape[-1] - 1), b.scope)
+                variants.append((f"{b.name} is smaller", replace(stmt, buffer=small)))
+                variants.append((f"{b.name} in registers", replace(stmt, buffer=replace(b, scope="register"))))
+            case Store() | Reduce():
+                variants += [(f"{what} of {stmt.buffer}", leaf) for what, leaf in shifted(stmt, shared)]
+        for what, new in variants:
+            yield f"{what} at {at}", Nest(nest.buffers, changed(nest.body, at, lambda _, new=new: new))
+
+
+def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]]:
+    def moved(index: tuple[Affine, ...]) -> tuple[Affine, ...]:
+        return (*index[:-1], index[-1] + 1)
+
+    def still(index: tuple[Affine, ...]) -> tuple[Affine, ...]:
+        return (*index[:-1], const(0))
+
+    for what, fn in (("shifted", moved), ("one element for all", still)):
+        if leaf.index and fn(leaf.index) != leaf.index:
+            yield f"{what} store", replace(leaf, index=fn(leaf.index))
+        for name in sorted(shared):
+            value = transform(leaf.value, lambda n, name=name, fn=fn: Load(name, fn(n.index), n.dtype)
+                              if isinstance(n, Load) and n.buffer == name else None)  # fmt: skip
+            if value != leaf.value:
+                yield f"{what} load of {name}", replace(leaf, value=value)
+
+
+def test_every_mutant_is_caught() -> None:
+    """By the verifier, or by the equivalence check where it is safe but computes something else."""
+    caught: dict[str, int] = {"verifier": 0, "equivalence": 0}
+    for name in ("product", "row", "norm"):
+        program, nest = made(name)
+        for what, mutant in mutants(nest):
+            found = problem(program, mutant)
+            assert found or harmless(nest, mutant), f"{name}: {what} passes:\n{mutant}"
+            caught[found or "verifier"] += 1
+    assert sum(caught.values()) >= 40 and all(caught.values()), caught
+
+
+def harmless(nest: Nest, mutant: Nest) -> bool:
+    """Threads that are only numbered along another axis, all of them, do the same."""
+    strip = lambda n: [replace(s, kind="", body=()) for s, _ in walk(n.body) if isinstance(s, Loop)]
+    return strip(nest) == strip(mutant)
