@@ -5,12 +5,12 @@ STAMP := .venv/.installed
 # The peers' own tuning variables would change what is compared.
 PEERS := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
-.PHONY: demo test lint bench venv clean
+.PHONY: demo test lint bench venv tools clean
 
 demo: $(STAMP)
 	@$(PEERS) $(BIN)/python examples/demo.py
 
-test: lint
+test: lint tools
 	@$(BIN)/python -m pytest -q
 
 lint: $(STAMP)
@@ -21,6 +21,17 @@ bench: $(STAMP)
 	@$(PEERS) $(BIN)/python benchmarks/peers.py --update-readme
 
 venv: $(STAMP)
+
+# An OpenCL device and a compiler for AMD GPUs, for the tests of those languages: Debian's where that is possible.
+tools: .venv/.tools
+
+.venv/.tools: $(STAMP)
+	@{ command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
+	   { test -e /etc/OpenCL/vendors/pocl.icd && command -v clang-19 >/dev/null || \
+	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd clang-19; }; } >/dev/null; } || \
+	  $(BIN)/python -m pip install -q pocl-binary-distribution ziglang || \
+	  echo 'no OpenCL device and no clang could be installed: their tests will be skipped' >&2
+	@touch $@
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

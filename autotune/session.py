@@ -242,9 +242,9 @@ class Prepared:
     def source(self, target: str = "llvm") -> str:
         """The text of every kernel for a target. Raises UsageError for a target that does not exist."""
         if target != "llvm":
-            from .shipping import texts
+            from .shipping import file, texts
 
-            return "\n".join(made.text.text for made in texts(self.program, target))
+            return file(texts(self.program, target), target)
         parts = []
         for n, k in enumerate(self.kernels):
             nest = build.plan(k.program, k.choice.schedule, self.workshop.spec)

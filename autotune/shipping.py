@@ -1,14 +1,15 @@
-"""Kernels for devices that need not be here: the model's choice of a schedule, proved, as text in the device's language.
+"""Kernels for devices that need not be here: the model's choice of a schedule, proved, as text in their language.
 
 What a stranger with such a device needs comes from here: texts, and how each kernel is launched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .codegen import build
-from .codegen.clike import Dialect, Text, render
+from .codegen.clike import Dialect, Text, render, source
 from .devices import DeviceSpec, device
 from .devices.gpu import DEFAULT
 from .ir.collapse import collapse
@@ -37,6 +38,11 @@ class Made:
     def schedule(self) -> Schedule:
         return self.candidate.schedule
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The user's name of each buffer in the text."""
+        return dict(zip((b.name for b in self.program.buffers), (b.name for b in self.original.buffers)))
+
 
 def dialect(target: str) -> Dialect:
     """The language of a target. Raises UsageError for one that does not exist."""
@@ -62,6 +68,11 @@ def texts(program: TensorProgram, target: str, spec: DeviceSpec | None = None) -
     spec = spec or device(f"{target}:{DEFAULT[target]}")
     kernels = partition(program)
     return [_made(k, spec, language, f"kernel{n}") for n, k in enumerate(kernels)]
+
+
+def file(made: Sequence[Made], target: str) -> str:
+    """One file with the text of all kernels."""
+    return source([k.text for k in made], dialect(target))
 
 
 def _made(original: TensorProgram, spec: DeviceSpec, language: Dialect, symbol: str) -> Made:

@@ -67,10 +67,66 @@ llc -O2 -filetype=obj -relocation-model=pic -mcpu=ARCH -mattr=FEATURES kernel.bc
 cc -O2 -shared -fPIC launch.c kernel.o -lm -o libkernel.so
 ```
 """
+_BLOCKS_README = """\
+# TITLE, for DEVICE
+
+`TEXT` holds the kernels and compiles by itself; `HOST` allocates arrays, runs the kernels in order, compares samples of
+the results with results from float64, and prints the best of 20 times; `meta.json` has grids, blocks, arguments,
+schedules and counts.
+
+```
+BUILD
+```
+"""
+_BUILD = {
+    "cuda": "nvcc -O3 -arch=ARCH launch.cpp -x cu -o launch && ./launch",
+    "hip": "hipcc -O3 --offload-arch=ARCH launch.cpp -o launch && ./launch",
+    "opencl": "cc -O2 launch.c -lOpenCL -lm -o launch && ./launch 0   # 0: the first platform",
+}
 
 
-def write(case: Case, options: Options, folder: Path) -> list[Path]:
-    """Write kernel.ll, launch.c, meta.json and README.md; the paths, in this order."""
+def write(case: Case, options: Options, folder: Path, target: str = "llvm") -> list[Path]:
+    """Write the kernels' text, a launcher, meta.json and README.md; the paths, in this order."""
+    files = _llvm(case, options) if target == "llvm" else _blocks(case, options, target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            save(folder / name, content)
+    except OSError as error:
+        raise UsageError(f"-o {folder}: {error.strerror or error}") from None
+    return [folder / name for name in files]
+
+
+def _blocks(case: Case, options: Options, target: str) -> dict[str, str]:
+    """The files of a device with blocks and threads."""
+    from ..devices import device
+    from ..shipping import dialect, file, texts
+    from .launchers import launcher
+
+    language, made = dialect(target), program(case)
+    spec = device(options.device if options.device.partition(":")[0] == target else target)
+    kernels = texts(made, target, spec)
+    rows = [
+        {"name": e.symbol, "grid": list(e.launch.grid), "block": list(e.launch.block),
+         "shared_bytes": e.launch.shared_bytes, "arguments": [k.names[b] for b in e.buffers],
+         "strides": list(e.strides), "aligned_to_16_bytes": [k.names[b] for b in e.aligned]}
+        for k in kernels for e in k.text.entries
+    ]  # fmt: skip
+    arrays = [{"name": b.name, "role": b.scope, "dtype": b.dtype.name, "shape": list(b.shape)} for b in made.buffers]
+    meta = {
+        "target": target, "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": spec.id,
+        "program": made.digest, "arrays": arrays, "entry_points": rows,
+        "kernels": [{"program": k.program.digest, "schedule": k.schedule.to_json(), "source": "model",
+                     "counts": count_nest(k.nest).to_json()} for k in kernels],
+    }  # fmt: skip
+    told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "BUILD": _BUILD[target],
+            "TEXT": f"kernel{language.suffix}", "HOST": "launch.c" if target == "opencl" else "launch.cpp"}  # fmt: skip
+    host = launcher(target, told["TITLE"], spec.id, made, kernels)
+    return {told["TEXT"]: file(kernels, target), told["HOST"]: host, "meta.json": json.dumps(meta, indent=1) + "\n",
+            "README.md": _filled(_filled(_BLOCKS_README, told), told)}  # fmt: skip
+
+
+def _llvm(case: Case, options: Options) -> dict[str, str]:
     from ..session import session
 
     made, spec, threads = program(case), session().spec(options), options.threads or 1
@@ -89,15 +145,8 @@ def write(case: Case, options: Options, folder: Path) -> list[Path]:
     }  # fmt: skip
     features = ",".join(spec.features)
     told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "FEATURES": features}
-    files = {"kernel.ll": text, "launch.c": _filled(_LAUNCHER, _words(buffers, entry, threads)),
-             "meta.json": json.dumps(meta, indent=1) + "\n", "README.md": _filled(_README, told)}  # fmt: skip
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            save(folder / name, content)
-    except OSError as error:
-        raise UsageError(f"-o {folder}: {error.strerror or error}") from None
-    return [folder / name for name in files]
+    return {"kernel.ll": text, "launch.c": _filled(_LAUNCHER, _words(buffers, entry, threads)),
+            "meta.json": json.dumps(meta, indent=1) + "\n", "README.md": _filled(_README, told)}  # fmt: skip
 
 
 def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Chosen]:

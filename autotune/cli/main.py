@@ -199,9 +199,7 @@ def emit(target: str, output: Path, **given: Any) -> int:
     todo = chosen(given)
     if len(todo) != 1:
         raise UsageError(f"emit writes one case, and these are {len(todo)}: give one value to each parameter")
-    if target != "llvm":
-        raise DeviceError(f"--target {target}: this version renders llvm only")
-    for path in write(todo[0], ready(given, here=False), output):
+    for path in write(todo[0], ready(given, here=False), output, target):
         click.echo(path)
     return 0
 

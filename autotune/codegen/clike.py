@@ -53,9 +53,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Text:
-    """A source file: kernels run one after another; `temps` are arrays that pass between them."""
+    """Kernels of one nest, run one after another; `temps` are arrays that pass between them. `source` makes a file."""
 
-    text: str
+    body: str
     entries: tuple[Entry, ...]
     temps: tuple[Buffer, ...]
 
@@ -68,10 +68,14 @@ def render(nest: Nest, dialect: Dialect, symbol: str = "kernel0") -> Text:
         made = _Kernel(nest, stmt, dialect, name)
         parts.append(made.text())
         entries.append(made.entry)
-    body = "\n".join(parts)
+    return Text("\n".join(parts), tuple(entries), tuple(b for b in nest.buffers if b.scope == "temp"))
+
+
+def source(made: Sequence[Text], dialect: Dialect) -> str:
+    """A file with all these kernels: the language's prelude, the helpers that they call, and them."""
+    body = "\n".join(text.body for text in made)
     helpers = needed(body, dialect.types, dialect.atoms["function"], dialect.atoms["fmod"])
-    text = "\n".join(part for part in (dialect.prelude, helpers, body) if part)
-    return Text(text, tuple(entries), tuple(b for b in nest.buffers if b.scope == "temp"))
+    return "\n".join(part for part in (dialect.prelude, helpers, body) if part)
 
 
 _INFIX = {
@@ -179,8 +183,11 @@ class _Kernel:
                     self.statements(stmt.body, bound_axes)
                     del self.guards[len(self.guards) - len(stmt.conditions) :]
             case Store() | Reduce():
+                begun = len(self.lines)
                 with self.braces(""):
                     self.leaf(stmt)
+                if len(self.lines) == begun + 3:  # nothing was named: no braces are needed
+                    self.lines[begun:] = [self.lines[begun + 1][2:]]
 
     def alloc(self, stmt: Alloc, bound_axes: set[str]) -> None:
         b = stmt.buffer
@@ -446,4 +453,4 @@ def _name(name: str) -> str:
     return name.replace(".", "_")
 
 
-__all__ = ["Dialect", "Entry", "Text", "render"]
+__all__ = ["Dialect", "Entry", "Text", "render", "source"]

@@ -89,7 +89,8 @@ class PointsSketch:
         part = traffic / len(self.facts.stages)
         seconds = np.zeros_like(tx, dtype=float)
         for s in self.facts.stages:
-            seconds = seconds + _seconds(self.spec, s, blocks, tx * ty, 0.3 + seconds * 0, part)
+            alone = 0.05 if s.is_reduction else 0.3  # of the peak: operands come from memory, one for each operation
+            seconds = seconds + _seconds(self.spec, s, blocks, tx * ty, alone, part)
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
 
     def schedule(self, point: Point) -> Schedule:

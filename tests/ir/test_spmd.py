@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from autotune.ir.affine import Affine, const
 from autotune.ir.equiv import difference
-from autotune.ir.expr import Load, transform
+from autotune.ir.expr import Expr, Load, transform
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
 from autotune.ir.nest import Alloc, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, walk, with_body
@@ -108,11 +109,9 @@ def test_accumulators_of_threads_are_registers_and_those_of_all_are_shared() -> 
 # ---- mutants --------------------------------------------------------------------------------------------------------
 
 
-def changed(body: tuple[Stmt, ...], at: tuple[int, ...], fn: Callable[[Stmt], Stmt]) -> tuple[Stmt, ...]:
-    here, rest = at[0], at[1:]
-    out = list(body)
-    stmt = out[here]
-    out[here] = with_body(stmt, changed(stmt.body, rest, fn)) if rest else fn(stmt)  # type: ignore[arg-type, union-attr]
+def changed(body: tuple[Stmt, ...], at: tuple[int, ...], new: Stmt) -> tuple[Stmt, ...]:
+    out, stmt = list(body), body[at[0]]
+    out[at[0]] = with_body(stmt, changed(stmt.body, at[1:], new)) if at[1:] else new  # type: ignore[arg-type, union-attr]
     return tuple(out)
 
 
@@ -151,7 +150,11 @@ def mutants(nest: Nest) -> Iterator[tuple[str, Nest]]:
             case Store() | Reduce():
                 variants += [(f"{what} of {stmt.buffer}", leaf) for what, leaf in shifted(stmt, shared)]
         for what, new in variants:
-            yield f"{what} at {at}", Nest(nest.buffers, changed(nest.body, at, lambda _, new=new: new))
+            yield f"{what} at {at}", Nest(nest.buffers, changed(nest.body, at, new))
+
+
+def _moved_load(name: str, fn: Callable[[tuple[Affine, ...]], tuple[Affine, ...]], node: Expr) -> Expr | None:
+    return Load(name, fn(node.index), node.dtype) if isinstance(node, Load) and node.buffer == name else None
 
 
 def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]]:
@@ -165,8 +168,7 @@ def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]
         if leaf.index and fn(leaf.index) != leaf.index:
             yield f"{what} store", replace(leaf, index=fn(leaf.index))
         for name in sorted(shared):
-            value = transform(leaf.value, lambda n, name=name, fn=fn: Load(name, fn(n.index), n.dtype)
-                              if isinstance(n, Load) and n.buffer == name else None)  # fmt: skip
+            value = transform(leaf.value, partial(_moved_load, name, fn))
             if value != leaf.value:
                 yield f"{what} load of {name}", replace(leaf, value=value)
 
@@ -185,5 +187,5 @@ def test_every_mutant_is_caught() -> None:
 
 def harmless(nest: Nest, mutant: Nest) -> bool:
     """Threads that are only numbered along another axis, all of them, do the same."""
-    strip = lambda n: [replace(s, kind="", body=()) for s, _ in walk(n.body) if isinstance(s, Loop)]
-    return strip(nest) == strip(mutant)
+    loops = [[replace(s, kind="", body=()) for s, _ in walk(n.body) if isinstance(s, Loop)] for n in (nest, mutant)]
+    return loops[0] == loops[1]

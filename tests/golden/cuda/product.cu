@@ -1,0 +1,91 @@
+extern "C" __global__ void __launch_bounds__(32) kernel0(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[32];
+  const int at_thread = (int)threadIdx.x + 8 * ((int)threadIdx.y + 4 * (int)threadIdx.z);
+  {
+    const int i_0 = (int)blockIdx.y;
+    {
+      const int j_0 = (int)blockIdx.x;
+      {
+        float t0_acc[4];
+        {
+          const int i_1_0 = (int)threadIdx.y;
+          {
+            const int j_1_0 = (int)threadIdx.x;
+            if (j_1_0 < 4) {
+              #pragma unroll
+              for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                #pragma unroll
+                for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                  t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+                }
+              }
+            }
+          }
+        }
+        for (int k_0 = 0; k_0 < 3; ++k_0) {
+          {
+            __syncthreads();
+            {
+              const int t0_load0_a = at_thread / 4;
+              if (t0_load0_a < 8) {
+                {
+                  const int t0_load0_b = (at_thread) % 4;
+                  if (t0_load0_b < 4) {
+                    t0_load0[t0_load0_a + 8 * t0_load0_b] = a[96 * i_0 + 4 * k_0 + 12 * t0_load0_a + t0_load0_b];
+                  }
+                }
+              }
+            }
+            {
+              {
+                const int t0_load1_a = at_thread / 8;
+                if (t0_load1_a < 4) {
+                  {
+                    const int t0_load1_b = (at_thread) % 8;
+                    if (t0_load1_b < 8) {
+                      t0_load1[8 * t0_load1_a + t0_load1_b] = b[8 * j_0 + 64 * k_0 + 16 * t0_load1_a + t0_load1_b];
+                    }
+                  }
+                }
+              }
+              __syncthreads();
+              {
+                const int i_1_0 = (int)threadIdx.y;
+                {
+                  const int j_1_0 = (int)threadIdx.x;
+                  if (j_1_0 < 4) {
+                    for (int k_1 = 0; k_1 < 4; ++k_1) {
+                      #pragma unroll
+                      for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                        #pragma unroll
+                        for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                          t0_acc[2 * i_1_1 + j_1_1] = fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 8 * k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                        }
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+        {
+          const int i_1_0 = (int)threadIdx.y;
+          {
+            const int j_1_0 = (int)threadIdx.x;
+            if (j_1_0 < 4) {
+              #pragma unroll
+              for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                #pragma unroll
+                for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                  t0[128 * i_0 + 32 * i_1_0 + 16 * i_1_1 + 8 * j_0 + 2 * j_1_0 + j_1_1] = t0_acc[2 * i_1_1 + j_1_1];
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}

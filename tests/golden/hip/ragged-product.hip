@@ -1,0 +1,755 @@
+#ifndef __HIP_PLATFORM_AMD__
+#define __global__ __attribute__((global))
+#define __device__ __attribute__((device))
+#define __shared__ __attribute__((shared))
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(n) __attribute__((amdgpu_flat_work_group_size(1, n)))
+typedef float float2 __attribute__((ext_vector_type(2)));
+typedef float float4 __attribute__((ext_vector_type(4)));
+#define AT_BLOCK(a) ((int)__builtin_amdgcn_workgroup_id_##a())
+#define AT_THREAD(a) ((int)__builtin_amdgcn_workitem_id_##a())
+#define __syncthreads() do { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); __builtin_amdgcn_s_barrier(); \
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); } while (0)
+#else
+#include <hip/hip_runtime.h>
+#define AT_BLOCK(a) ((int)blockIdx.a)
+#define AT_THREAD(a) ((int)threadIdx.a)
+#endif
+static __device__ inline int at_min(int a, int b) { return a < b ? a : b; }
+extern "C" __global__ void __launch_bounds__(32) kernel0_0(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[32];
+  const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
+  {
+    const int i_0 = AT_BLOCK(y);
+    {
+      const int j_0 = AT_BLOCK(x);
+      {
+        float t0_acc[4];
+        {
+          const int i_1_0 = AT_THREAD(y);
+          {
+            const int j_1_0 = AT_THREAD(x);
+            if (j_1_0 < 4) {
+              #pragma unroll
+              for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                #pragma unroll
+                for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                  t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+                }
+              }
+            }
+          }
+        }
+        for (int k_0 = 0; k_0 < 3; ++k_0) {
+          {
+            __syncthreads();
+            {
+              const int t0_load0_a = at_thread / 4;
+              if (t0_load0_a < 8) {
+                {
+                  const int t0_load0_b = (at_thread) % 4;
+                  if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                    t0_load0[t0_load0_a + 8 * t0_load0_b] = a[80 * i_0 + 4 * k_0 + 10 * t0_load0_a + t0_load0_b];
+                  }
+                }
+              }
+            }
+            {
+              {
+                const int t0_load1_a = at_thread / 8;
+                if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+                  {
+                    const int t0_load1_b = (at_thread) % 8;
+                    if (t0_load1_b < 8) {
+                      t0_load1[8 * t0_load1_a + t0_load1_b] = b[8 * j_0 + 52 * k_0 + 13 * t0_load1_a + t0_load1_b];
+                    }
+                  }
+                }
+              }
+              __syncthreads();
+              {
+                const int i_1_0 = AT_THREAD(y);
+                {
+                  const int j_1_0 = AT_THREAD(x);
+                  if (j_1_0 < 4) {
+                    for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                      #pragma unroll
+                      for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                        #pragma unroll
+                        for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                          t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 8 * k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                        }
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+        {
+          const int i_1_0 = AT_THREAD(y);
+          {
+            const int j_1_0 = AT_THREAD(x);
+            if (j_1_0 < 4) {
+              #pragma unroll
+              for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                #pragma unroll
+                for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                  t0[104 * i_0 + 26 * i_1_0 + 13 * i_1_1 + 8 * j_0 + 2 * j_1_0 + j_1_1] = t0_acc[2 * i_1_1 + j_1_1];
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(32) kernel0_1(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[16];
+  const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
+  {
+    const int i_0 = AT_BLOCK(y);
+    {
+      float t0_acc[4];
+      {
+        const int i_1_0 = AT_THREAD(y);
+        {
+          const int j_1_0 = AT_THREAD(x);
+          if (j_1_0 < 2) {
+            #pragma unroll
+            for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+              #pragma unroll
+              for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+              }
+            }
+          }
+        }
+      }
+      for (int k_0 = 0; k_0 < 3; ++k_0) {
+        {
+          __syncthreads();
+          {
+            const int t0_load0_a = at_thread / 4;
+            if (t0_load0_a < 8) {
+              {
+                const int t0_load0_b = (at_thread) % 4;
+                if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                  t0_load0[t0_load0_a + 8 * t0_load0_b] = a[80 * i_0 + 4 * k_0 + 10 * t0_load0_a + t0_load0_b];
+                }
+              }
+            }
+          }
+          {
+            {
+              const int t0_load1_a = at_thread / 4;
+              if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+                {
+                  const int t0_load1_b = (at_thread) % 4;
+                  if (t0_load1_b < 4) {
+                    t0_load1[4 * t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 8];
+                  }
+                }
+              }
+            }
+            __syncthreads();
+            {
+              const int i_1_0 = AT_THREAD(y);
+              {
+                const int j_1_0 = AT_THREAD(x);
+                if (j_1_0 < 2) {
+                  for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                    #pragma unroll
+                    for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                      #pragma unroll
+                      for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                        t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 4 * k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      {
+        const int i_1_0 = AT_THREAD(y);
+        {
+          const int j_1_0 = AT_THREAD(x);
+          if (j_1_0 < 2) {
+            #pragma unroll
+            for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+              #pragma unroll
+              for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                t0[104 * i_0 + 26 * i_1_0 + 13 * i_1_1 + 2 * j_1_0 + j_1_1 + 8] = t0_acc[2 * i_1_1 + j_1_1];
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(32) kernel0_2(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[4];
+  const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
+  {
+    const int i_0 = AT_BLOCK(y);
+    {
+      float t0_acc[4];
+      {
+        const int i_1_0 = AT_THREAD(y);
+        if (AT_THREAD(x) == 0) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+              t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+            }
+          }
+        }
+      }
+      for (int k_0 = 0; k_0 < 3; ++k_0) {
+        {
+          __syncthreads();
+          {
+            const int t0_load0_a = at_thread / 4;
+            if (t0_load0_a < 8) {
+              {
+                const int t0_load0_b = (at_thread) % 4;
+                if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                  t0_load0[t0_load0_a + 8 * t0_load0_b] = a[80 * i_0 + 4 * k_0 + 10 * t0_load0_a + t0_load0_b];
+                }
+              }
+            }
+          }
+          {
+            {
+              const int t0_load1_a = at_thread;
+              if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+                {
+                  const int t0_load1_b = (at_thread) % 1;
+                  if (t0_load1_b < 1) {
+                    t0_load1[t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 12];
+                  }
+                }
+              }
+            }
+            __syncthreads();
+            {
+              const int i_1_0 = AT_THREAD(y);
+              if (AT_THREAD(x) == 0) {
+                for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                  #pragma unroll
+                  for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                    #pragma unroll
+                    for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+                      t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[j_1_1 + k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      {
+        const int i_1_0 = AT_THREAD(y);
+        if (AT_THREAD(x) == 0) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+              t0[104 * i_0 + 26 * i_1_0 + 13 * i_1_1 + j_1_1 + 12] = t0_acc[2 * i_1_1 + j_1_1];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[32];
+  const int at_thread = AT_THREAD(x) + 32 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    const int j_0 = AT_BLOCK(x);
+    {
+      float t0_acc[4];
+      {
+        const int i_1_0 = AT_THREAD(y);
+        {
+          const int j_1_0 = AT_THREAD(x);
+          if (j_1_0 < 4) {
+            #pragma unroll
+            for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+              #pragma unroll
+              for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = 0.0f;
+              }
+            }
+          }
+        }
+      }
+      for (int k_0 = 0; k_0 < 3; ++k_0) {
+        {
+          __syncthreads();
+          {
+            const int t0_load0_a = at_thread / 4;
+            if (t0_load0_a < 2) {
+              {
+                const int t0_load0_b = (at_thread) % 4;
+                if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                  t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 80];
+                }
+              }
+            }
+          }
+          {
+            {
+              const int t0_load1_a = at_thread / 8;
+              if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+                {
+                  const int t0_load1_b = (at_thread) % 8;
+                  if (t0_load1_b < 8) {
+                    t0_load1[8 * t0_load1_a + t0_load1_b] = b[8 * j_0 + 52 * k_0 + 13 * t0_load1_a + t0_load1_b];
+                  }
+                }
+              }
+            }
+            __syncthreads();
+            {
+              const int i_1_0 = AT_THREAD(y);
+              {
+                const int j_1_0 = AT_THREAD(x);
+                if (j_1_0 < 4) {
+                  for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                    #pragma unroll
+                    for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                      #pragma unroll
+                      for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                        t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 8 * k_1], t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1]);
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      {
+        const int i_1_0 = AT_THREAD(y);
+        {
+          const int j_1_0 = AT_THREAD(x);
+          if (j_1_0 < 4) {
+            #pragma unroll
+            for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+              #pragma unroll
+              for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                t0[26 * i_1_0 + 13 * i_1_1 + 8 * j_0 + 2 * j_1_0 + j_1_1 + 104] = t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1];
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(32) kernel0_4(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[32];
+  const int at_thread = AT_THREAD(x) + 32 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    const int j_0 = AT_BLOCK(x);
+    {
+      float t0_acc[4];
+      {
+        const int j_1_0 = AT_THREAD(x);
+        if (j_1_0 < 4) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+              t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+            }
+          }
+        }
+      }
+      for (int k_0 = 0; k_0 < 3; ++k_0) {
+        {
+          __syncthreads();
+          {
+            const int t0_load0_a = at_thread / 4;
+            if (t0_load0_a < 1) {
+              {
+                const int t0_load0_b = (at_thread) % 4;
+                if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                  t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 100];
+                }
+              }
+            }
+          }
+          {
+            {
+              const int t0_load1_a = at_thread / 8;
+              if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+                {
+                  const int t0_load1_b = (at_thread) % 8;
+                  if (t0_load1_b < 8) {
+                    t0_load1[8 * t0_load1_a + t0_load1_b] = b[8 * j_0 + 52 * k_0 + 13 * t0_load1_a + t0_load1_b];
+                  }
+                }
+              }
+            }
+            __syncthreads();
+            {
+              const int j_1_0 = AT_THREAD(x);
+              if (j_1_0 < 4) {
+                for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                  #pragma unroll
+                  for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+                    #pragma unroll
+                    for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                      t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 8 * k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      {
+        const int j_1_0 = AT_THREAD(x);
+        if (j_1_0 < 4) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+              t0[13 * i_1_1 + 8 * j_0 + 2 * j_1_0 + j_1_1 + 130] = t0_acc[2 * i_1_1 + j_1_1];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[16];
+  const int at_thread = AT_THREAD(x) + 16 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    float t0_acc[4];
+    {
+      const int i_1_0 = AT_THREAD(y);
+      {
+        const int j_1_0 = AT_THREAD(x);
+        if (j_1_0 < 2) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+              t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = 0.0f;
+            }
+          }
+        }
+      }
+    }
+    for (int k_0 = 0; k_0 < 3; ++k_0) {
+      {
+        __syncthreads();
+        {
+          const int t0_load0_a = at_thread / 4;
+          if (t0_load0_a < 2) {
+            {
+              const int t0_load0_b = (at_thread) % 4;
+              if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 80];
+              }
+            }
+          }
+        }
+        {
+          {
+            const int t0_load1_a = at_thread / 4;
+            if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+              {
+                const int t0_load1_b = (at_thread) % 4;
+                if (t0_load1_b < 4) {
+                  t0_load1[4 * t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 8];
+                }
+              }
+            }
+          }
+          __syncthreads();
+          {
+            const int i_1_0 = AT_THREAD(y);
+            {
+              const int j_1_0 = AT_THREAD(x);
+              if (j_1_0 < 2) {
+                for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                  #pragma unroll
+                  for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                    #pragma unroll
+                    for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                      t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 4 * k_1], t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1]);
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    {
+      const int i_1_0 = AT_THREAD(y);
+      {
+        const int j_1_0 = AT_THREAD(x);
+        if (j_1_0 < 2) {
+          #pragma unroll
+          for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+            #pragma unroll
+            for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+              t0[26 * i_1_0 + 13 * i_1_1 + 2 * j_1_0 + j_1_1 + 112] = t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[4];
+  const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    float t0_acc[4];
+    {
+      const int i_1_0 = AT_THREAD(y);
+      if (AT_THREAD(x) == 0) {
+        #pragma unroll
+        for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+          #pragma unroll
+          for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+            t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = 0.0f;
+          }
+        }
+      }
+    }
+    for (int k_0 = 0; k_0 < 3; ++k_0) {
+      {
+        __syncthreads();
+        {
+          const int t0_load0_a = at_thread / 4;
+          if (t0_load0_a < 2) {
+            {
+              const int t0_load0_b = (at_thread) % 4;
+              if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 80];
+              }
+            }
+          }
+        }
+        {
+          {
+            const int t0_load1_a = at_thread;
+            if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+              {
+                const int t0_load1_b = (at_thread) % 1;
+                if (t0_load1_b < 1) {
+                  t0_load1[t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 12];
+                }
+              }
+            }
+          }
+          __syncthreads();
+          {
+            const int i_1_0 = AT_THREAD(y);
+            if (AT_THREAD(x) == 0) {
+              for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                #pragma unroll
+                for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+                  #pragma unroll
+                  for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+                    t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[2 * i_1_0 + i_1_1 + 8 * k_1], t0_load1[j_1_1 + k_1], t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1]);
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    {
+      const int i_1_0 = AT_THREAD(y);
+      if (AT_THREAD(x) == 0) {
+        #pragma unroll
+        for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
+          #pragma unroll
+          for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+            t0[26 * i_1_0 + 13 * i_1_1 + j_1_1 + 116] = t0_acc[4 * i_1_0 + 2 * i_1_1 + j_1_1];
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(16) kernel0_7(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[16];
+  const int at_thread = AT_THREAD(x) + 16 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    float t0_acc[4];
+    {
+      const int j_1_0 = AT_THREAD(x);
+      if (j_1_0 < 2) {
+        #pragma unroll
+        for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+          #pragma unroll
+          for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+            t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+          }
+        }
+      }
+    }
+    for (int k_0 = 0; k_0 < 3; ++k_0) {
+      {
+        __syncthreads();
+        {
+          const int t0_load0_a = at_thread / 4;
+          if (t0_load0_a < 1) {
+            {
+              const int t0_load0_b = (at_thread) % 4;
+              if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 100];
+              }
+            }
+          }
+        }
+        {
+          {
+            const int t0_load1_a = at_thread / 4;
+            if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+              {
+                const int t0_load1_b = (at_thread) % 4;
+                if (t0_load1_b < 4) {
+                  t0_load1[4 * t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 8];
+                }
+              }
+            }
+          }
+          __syncthreads();
+          {
+            const int j_1_0 = AT_THREAD(x);
+            if (j_1_0 < 2) {
+              for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+                #pragma unroll
+                for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+                  #pragma unroll
+                  for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+                    t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[i_1_1 + 8 * k_1], t0_load1[2 * j_1_0 + j_1_1 + 4 * k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    {
+      const int j_1_0 = AT_THREAD(x);
+      if (j_1_0 < 2) {
+        #pragma unroll
+        for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+          #pragma unroll
+          for (int j_1_1 = 0; j_1_1 < 2; ++j_1_1) {
+            t0[13 * i_1_1 + 2 * j_1_0 + j_1_1 + 138] = t0_acc[2 * i_1_1 + j_1_1];
+          }
+        }
+      }
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(4) kernel0_8(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
+  __shared__ __align__(16) float t0_load0[32];
+  __shared__ __align__(16) float t0_load1[4];
+  const int at_thread = AT_THREAD(x) + 4 * (AT_THREAD(y) + 1 * AT_THREAD(z));
+  {
+    float t0_acc[4];
+    if (AT_THREAD(x) == 0) {
+      #pragma unroll
+      for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+        #pragma unroll
+        for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+          t0_acc[2 * i_1_1 + j_1_1] = 0.0f;
+        }
+      }
+    }
+    for (int k_0 = 0; k_0 < 3; ++k_0) {
+      {
+        __syncthreads();
+        {
+          const int t0_load0_a = at_thread / 4;
+          if (t0_load0_a < 1) {
+            {
+              const int t0_load0_b = (at_thread) % 4;
+              if (t0_load0_b < at_min(-4 * k_0 + 10, 4)) {
+                t0_load0[t0_load0_a + 8 * t0_load0_b] = a[4 * k_0 + 10 * t0_load0_a + t0_load0_b + 100];
+              }
+            }
+          }
+        }
+        {
+          {
+            const int t0_load1_a = at_thread;
+            if (t0_load1_a < at_min(-4 * k_0 + 10, 4)) {
+              {
+                const int t0_load1_b = (at_thread) % 1;
+                if (t0_load1_b < 1) {
+                  t0_load1[t0_load1_a + t0_load1_b] = b[52 * k_0 + 13 * t0_load1_a + t0_load1_b + 12];
+                }
+              }
+            }
+          }
+          __syncthreads();
+          if (AT_THREAD(x) == 0) {
+            for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
+              #pragma unroll
+              for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+                #pragma unroll
+                for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+                  t0_acc[2 * i_1_1 + j_1_1] = __builtin_fmaf(t0_load0[i_1_1 + 8 * k_1], t0_load1[j_1_1 + k_1], t0_acc[2 * i_1_1 + j_1_1]);
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    if (AT_THREAD(x) == 0) {
+      #pragma unroll
+      for (int i_1_1 = 0; i_1_1 < 1; ++i_1_1) {
+        #pragma unroll
+        for (int j_1_1 = 0; j_1_1 < 1; ++j_1_1) {
+          t0[13 * i_1_1 + j_1_1 + 142] = t0_acc[2 * i_1_1 + j_1_1];
+        }
+      }
+    }
+  }
+}
