@@ -58,9 +58,9 @@ def queue() -> Any:
         platforms = cl.get_platforms()
     except cl.LogicError:
         platforms = []
-    pocl = [p for p in platforms if p.name == "Portable Computing Language"]
-    if not pocl:
-        pytest.skip("no PoCL: apt-get install pocl-opencl-icd, or pip install pocl-binary-distribution")
+    pocl = [p for p in platforms if p.name == "Portable Computing Language" and "PoCL 3.0" not in p.version]
+    if not pocl:  # PyPI's build of PoCL 3.0 ends the process on some of these texts
+        pytest.skip("no PoCL from 3.1 on: apt-get install pocl-opencl-icd")
     return cl.CommandQueue(cl.Context(pocl[0].get_devices()[:1]))
 
 
