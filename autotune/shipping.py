@@ -14,7 +14,7 @@ from .devices import DeviceSpec, device
 from .devices.gpu import DEFAULT
 from .ir.collapse import collapse
 from .ir.equiv import equivalent
-from .ir.errors import UsageError, VerifyError
+from .ir.errors import DeviceError, UsageError, VerifyError
 from .ir.nest import Nest
 from .ir.partition import partition
 from .ir.program import TensorProgram, canonical_names
@@ -61,11 +61,19 @@ def dialect(target: str) -> Dialect:
     raise UsageError(f"target {target!r}: the targets are {', '.join(TARGETS)}")
 
 
+def usual(target: str) -> DeviceSpec:
+    """The device that texts are for where none is named: of OpenCL the first one here, if there is any."""
+    try:
+        return device(target)
+    except DeviceError:
+        return device(f"{target}:{DEFAULT[target]}")
+
+
 def texts(program: TensorProgram, target: str, spec: DeviceSpec | None = None) -> list[Made]:
     """Every kernel of a program for a target, in the order in which they run. `spec`: the device, else the target's
     usual one."""
     language = dialect(target)
-    spec = spec or device(f"{target}:{DEFAULT[target]}")
+    spec = spec or usual(target)
     kernels = partition(program)
     return [_made(k, spec, language, f"kernel{n}") for n, k in enumerate(kernels)]
 

@@ -54,6 +54,8 @@ class Backend(Protocol):
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built: ...
 
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Run: ...
+
     def sentinel(self) -> Run: ...
 
 
@@ -74,6 +76,9 @@ class Native:
         loaded = self._jit.load(kernel.binary, kernel.symbol, self.symbols)
         return Built(loaded.address, len(kernel.binary), loaded)
 
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
+        return timed(lambda n: self.repeat(built.address, data, params, threads, n))
+
     def sentinel(self) -> Run:
         from .codegen import probes
 
@@ -85,6 +90,43 @@ class Native:
             self.repeat(loaded.address, ctypes.addressof(data), ctypes.addressof(count), 1, n)
 
         return timed(call)
+
+
+class Offload(Native):
+    """A device with a driver of its own: texts that it compiles, called by addresses like machine code."""
+
+    def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
+        _, runner = offload(program, self._parse(schedule), self.spec)
+        return Built(runner.address, 0, runner)
+
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
+        run: Run = built.keep.timer(data, params)  # type: ignore[attr-defined]
+        return run
+
+    def sentinel(self) -> Run:
+        from .devices import device
+
+        self.spec, kept = device("cpu"), self.spec
+        try:
+            return super().sentinel()
+        finally:
+            self.spec = kept
+
+
+def offload(program: TensorProgram, schedule: Any, spec: DeviceSpec) -> tuple[Any, Any]:
+    """The verified nest, and the kernels of its text on an OpenCL device."""
+    from .codegen import build, clike
+    from .codegen.opencl import OPENCL
+    from .devices.opencl import Runner
+
+    nest = build.plan(program, schedule, spec)
+    text = clike.render(nest, OPENCL)
+    return nest, Runner(spec, clike.source([text], OPENCL), text.entries, nest.buffers)
+
+
+def backend(spec: DeviceSpec) -> Backend:
+    """The compiler and runtime of a device."""
+    return Offload(spec) if spec.blocks else Native(spec)
 
 
 class Guarded:
@@ -257,9 +299,9 @@ class Worker:
     def _run(self, handle: int, policy: Policy) -> Run:
         self.kernels.move_to_end(handle)
         text, built = self.kernels[handle]
-        arrays, repeat = self.case(text)[1], self.backend.repeat
+        arrays = self.case(text)[1]
         arrays.ready()
-        warm = timed(lambda n: repeat(built.address, arrays.data, arrays.params, policy.threads, n))
+        warm = self.backend.timer(built, arrays.data, arrays.params, policy.threads)
 
         def cold(n: int) -> float:
             if self._flush is None:
@@ -325,7 +367,7 @@ def main() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected here
-    serve(Native, int(sys.argv[1]))
+    serve(backend, int(sys.argv[1]))
 
 
 if __name__ == "__main__":

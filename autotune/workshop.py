@@ -66,8 +66,10 @@ class Workshop:
     def __init__(self, owner: Session, options: Options) -> None:
         self.owner, self.options = owner, options
         self.spec = owner.spec(options)
-        self.threads = owner.threads(options)
-        if self.spec.kind != "cpu" or self.spec.arch != device("cpu", user_directory("config")).arch:
+        self.threads = self.spec.cores if self.spec.blocks else owner.threads(options)
+        here = self.spec.arch == device("cpu", user_directory("config")).arch if self.spec.kind == "cpu" else (
+            self.spec.kind == "opencl" and ("all", "queried") in self.spec.provenance)  # fmt: skip
+        if not here:
             raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run")
         self.policy = Policy(threads=self.threads)
         self.store = owner.store(options)
@@ -140,6 +142,8 @@ class Workshop:
         what failed."""
         digest = self._digest("kernel", program.digest, schedule.digest)
         binary = self.objects.get(digest)
+        if self.spec.blocks:
+            return self._offloaded(program, schedule, digest, proved=binary is not None)
         if binary is not None:
             return jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
         from .ir.equiv import equivalent
@@ -151,6 +155,21 @@ class Workshop:
         loaded = jit.load(kernel.binary, kernel.symbol, runtime.runtime(self.objects).symbols)
         self._check(program, loaded)
         self.objects.put(digest, kernel.binary)
+        return loaded
+
+    def _offloaded(self, program: TensorProgram, schedule: Schedule, digest: str, proved: bool) -> jit.Loaded:
+        """The same on a device with a driver of its own, which compiles the text; kept is only that it was proved."""
+        from .ir.equiv import equivalent
+        from .worker import offload
+
+        nest, runner = offload(program, schedule, self.spec)
+        loaded = jit.Loaded(runner.address, {}, runner)
+        if proved:
+            return loaded
+        if not (report := equivalent(program, schedule, nest=nest)).ok:
+            raise VerifyError(f"the schedule computes another function: {report.message}\nschedule:\n{schedule}")
+        self._check(program, loaded)
+        self.objects.put(digest, b"proved")
         return loaded
 
     def _check(self, program: TensorProgram, loaded: jit.Loaded) -> None:
@@ -180,7 +199,8 @@ class Workshop:
         digest = self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
         binary = self.objects.get(digest)
         if binary is None:
-            binary = jit.assemble(text, self.spec.arch, self.spec.features)
+            target = ("", ()) if self.spec.blocks else (self.spec.arch, self.spec.features)
+            binary = jit.assemble(text, *target)
             self.objects.put(digest, binary)
         symbols = {f"kernel{n}": k.loaded.address for n, k in enumerate(kernels)}
         return jit.load(binary, "chain", runtime.runtime(self.objects).symbols | symbols)

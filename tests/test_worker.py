@@ -13,6 +13,7 @@ import pytest
 
 from autotune import devices, worker
 from autotune.codegen import jit
+from autotune.devices import measure
 from autotune.devices.client import WorkerClient
 from autotune.devices.records import Policy, Status
 from autotune.ir.dtypes import F32, F64, I8
@@ -110,6 +111,9 @@ class Counting:
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
         return Built(1, 1, None)
+
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Any:
+        return measure.timed(lambda n: self.repeat(built.address, data, params, threads, n))
 
     def sentinel(self) -> Any:
         return lambda n: n * 1e-5

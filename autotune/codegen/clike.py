@@ -21,7 +21,7 @@ from ..ir.errors import BuildError
 from ..ir.expr import Const, Expr, Index, Load, Op, distinct, loads
 from ..ir.nest import BLOCK_KINDS, THREAD_KINDS, Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads, walk
 from ..ir.program import COMBINERS, Buffer
-from ..ir.spmd import AXES, Launch, bound, launch, spread, threaded
+from ..ir.spmd import AXES, Entry, bound, launch, spread, threaded
 from .chelpers import needed
 
 VECTOR_BYTES = 16  # the widest load or store that every one of the languages has
@@ -38,17 +38,6 @@ class Dialect:
     types: Mapping[str, str]
     functions: Mapping[str, str]
     atoms: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One kernel: its symbol, launch, and arguments in order: buffers, then run-time strides as 64-bit integers."""
-
-    symbol: str
-    launch: Launch
-    buffers: tuple[str, ...]
-    strides: tuple[str, ...]
-    aligned: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -453,4 +442,4 @@ def _name(name: str) -> str:
     return name.replace(".", "_")
 
 
-__all__ = ["Dialect", "Entry", "Text", "render", "source"]
+__all__ = ["Dialect", "Text", "render", "source"]

@@ -32,7 +32,8 @@ def list_devices(config: Path | None = None) -> list[DeviceSpec]:
 
 
 def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
-    """A device by name: "cpu" is this machine, "cpu:znver3" or "cuda:sm_80" any of the table, here or not.
+    """A device by name: "cpu" is this machine, "opencl:0" or "opencl:PoCL" a device that a driver knows here, by number
+    or by part of its name, "cpu:znver3" or "cuda:sm_80" any of the table, here or not.
 
     Raises DeviceError for a name that means nothing, or no device that is described here.
     """
@@ -40,6 +41,10 @@ def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
     from .cpu import describe, known
 
     kind, _, arch = name.partition(":")
+    if kind == "opencl" and arch != gpu.DEFAULT[kind]:
+        from .opencl import describe as present
+
+        return present(arch or "0")
     if kind in gpu.KINDS:
         return gpu.describe(kind, arch or gpu.DEFAULT[kind])
     if kind != "cpu":

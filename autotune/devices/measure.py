@@ -22,6 +22,7 @@ CPU_SHARE = 0.97  # of the wall time that the timing thread must have run for
 DRIFT = 1.12  # a sentinel this many times its best marks its round as disturbed
 ATTEMPTS = 3  # for one sample, while it is being preempted and shorter than LONG
 LONG = 0.05  # seconds over which preemption averages out
+MOST_REPEATS = 1 << 20  # of a kernel within one sample: one that takes no time at all is not waited for
 FIRST_CUT = 3.0  # a candidate this many times slower than the leader at first touch is timed no further
 SECOND_CUT = 2.0  # the same after one full round
 
@@ -115,7 +116,7 @@ def _first_touch(entries: list[_Entry], policy: Policy, deadline: float, touch: 
         e.estimate = e.run(1)
         if e.estimate < 20 * policy.sample_seconds:  # the first call meets cold caches, and perhaps a disturbance
             e.estimate = min(e.estimate, e.run(1))
-        while policy.warm and e.estimate * e.repeat < policy.sample_seconds / 2:
+        while policy.warm and e.estimate * e.repeat < policy.sample_seconds / 2 and e.repeat < MOST_REPEATS:
             e.repeat = min(e.repeat * 64, max(e.repeat + 1, int(policy.sample_seconds / max(e.estimate, 1e-9))))
             e.estimate = max(e.run(e.repeat) / e.repeat, 1e-12)
         if policy.warm:
@@ -156,6 +157,8 @@ def _sample(entry: _Entry, policy: Policy, deadline: float, touch: Callable[[int
             continue
         if quiet or wall > LONG or not _fits(entry, deadline):
             break
+    if best == float("inf"):  # the last attempt only found that more repetitions are needed
+        best = entry.run(entry.repeat)
     return best / entry.repeat, quiet
 
 

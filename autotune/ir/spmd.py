@@ -49,6 +49,18 @@ class Launch:
         return prod(self.block)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One kernel of a text: its symbol, launch, and arguments in order: buffers, then run-time strides as 64-bit
+    integers. `aligned` buffers must start at multiples of 16 bytes."""
+
+    symbol: str
+    launch: Launch
+    buffers: tuple[str, ...]
+    strides: tuple[str, ...]
+    aligned: tuple[str, ...] = ()
+
+
 def threaded(stmt: Stmt) -> bool:
     """Is there a thread loop in here?"""
     return any(isinstance(s, Loop) and s.kind in THREAD_KINDS for s, _ in walk((stmt,)))
@@ -301,4 +313,4 @@ def _same_thread(earlier: _Use, use: _Use) -> bool:
     return numbers <= used and all(n in inside[1] and inside[0].get(n) == inside[1][n] for n in rest)
 
 
-__all__ = ["AXES", "Launch", "bound", "hazards", "launch", "spread", "synchronised", "threaded"]
+__all__ = ["AXES", "Entry", "Launch", "bound", "hazards", "launch", "spread", "synchronised", "threaded"]

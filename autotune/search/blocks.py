@@ -280,7 +280,8 @@ def _tile(facts: Facts, s: Stage, epilogues: tuple[str, ...], spec: DeviceSpec) 
     tall = [a for a in s.loads if not a.uses(v)]
     if len(wide) != 1 or len(tall) != 1:
         return None
-    u = max((a for a in s.axes[:-1] if tall[0].uses(a) and not wide[0].uses(a)), key=s.extents.get, default=None)  # type: ignore[arg-type]
+    rows = [a for a in s.axes[:-1] if tall[0].uses(a) and not wide[0].uses(a)]
+    u = max(rows, key=lambda a: s.extents[a], default=None)
     if u is None or min(s.extents[u], s.extents[v]) < 8 or len(s.axes) > 3:
         return None
     for a, axis in ((wide[0], v), (tall[0], u)):

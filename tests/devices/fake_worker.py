@@ -27,6 +27,9 @@ class Fake:
         for _ in range(n):
             self.entries[entry](data)
 
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
+        return timed(lambda n: self.repeat(built.address, data, params, threads, n))
+
     def sentinel(self) -> Run:
         return timed(lambda n: [None for _ in range(20 * n)])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autotune import devices
-from autotune.devices import cpu
+from autotune.devices import cpu, gpu
 from autotune.devices.spec import CacheLevel, DeviceSpec
 from autotune.ir.errors import DeviceError
 
@@ -140,10 +140,23 @@ def test_this_machine() -> None:
     assert spec.kind == "cpu" and spec.cores >= 1 and spec.cache("L1") and spec.limits().vector_bits == spec.vector_bits
 
 
-@pytest.mark.parametrize("name", ["cuda:sm_90", "cpu:z80", "tpu", ""])
+@pytest.mark.parametrize("name", ["cuda:sm_20", "cpu:z80", "tpu", "", "hip:gfx1"])
 def test_no_such_device(name: str) -> None:
-    with pytest.raises(DeviceError, match="knows znver1|known are cpu"):
+    with pytest.raises(DeviceError, match="knows znver1|known are cpu|knows (cuda|hip):"):
         devices.device(name)
+
+
+@pytest.mark.parametrize("name", gpu.known())
+def test_devices_with_blocks_are_described_without_being_here(name: str) -> None:
+    spec = devices.device(name)
+    assert spec.id == name and spec.blocks and spec.peak("f32") > spec.peak("f64") / 2 > 0
+    limits = spec.limits()
+    assert limits.threads == spec.threads_per_block >= 256 and limits.shared_bytes == spec.shared_bytes >= 32 << 10
+
+
+def test_an_opencl_device_that_is_not_here() -> None:
+    with pytest.raises(DeviceError, match="pip install pyopencl|no OpenCL device '99' here"):
+        devices.device("opencl:99")
 
 
 def test_arithmetic_on_a_spec() -> None:

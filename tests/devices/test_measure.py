@@ -155,6 +155,21 @@ def test_cold_samples_are_single_calls(clock: Clock) -> None:
     assert set(counts) == {1}
 
 
+def test_a_kernel_that_turns_out_faster_still_has_a_time(clock: Clock) -> None:
+    """Every attempt at a sample finds that it needs more repetitions: the one after the last attempt counts."""
+    calls = [0]
+
+    def run(n: int) -> float:
+        calls[0] += 1
+        spent = n * (1e-3 if calls[0] <= 2 else 1e-3 / 100.0 ** min(calls[0] - 2, measure.ATTEMPTS + 1))
+        clock.now += spent
+        clock.cpu += spent
+        return float(spent)
+
+    (row,) = time_interleaved([run], Policy(rounds=1), FAR)
+    assert row.ok and row.samples and all(0 < s < 1 for s in row.samples)
+
+
 def test_no_candidates() -> None:
     assert time_interleaved([], Policy(), time.monotonic() + 1) == []
 

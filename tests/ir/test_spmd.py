@@ -111,7 +111,10 @@ def test_accumulators_of_threads_are_registers_and_those_of_all_are_shared() -> 
 
 def changed(body: tuple[Stmt, ...], at: tuple[int, ...], new: Stmt) -> tuple[Stmt, ...]:
     out, stmt = list(body), body[at[0]]
-    out[at[0]] = with_body(stmt, changed(stmt.body, at[1:], new)) if at[1:] else new  # type: ignore[arg-type, union-attr]
+    if at[1:]:
+        assert isinstance(stmt, (Loop, Alloc, Guard))
+        new = with_body(stmt, changed(stmt.body, at[1:], new))
+    out[at[0]] = new
     return tuple(out)
 
 
