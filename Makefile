@@ -27,8 +27,8 @@ tools: .venv/.tools
 
 .venv/.tools: $(STAMP)
 	@{ command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
-	   { test -e /etc/OpenCL/vendors/pocl.icd && command -v clang-19 >/dev/null || \
-	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd clang-19; }; } >/dev/null; } || \
+	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null || \
+	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19; }; } >/dev/null; } || \
 	  { $(BIN)/python -m pip install -q ziglang; \
 	    echo 'not root, or no apt-get: the tests that need Debian'"'"'s PoCL are skipped if it is not here' >&2; }
 	@touch $@

@@ -71,7 +71,7 @@ _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "&", "or": "|",
     "xor": "^",
 }  # fmt: skip
-_STORAGE = {"f16": "u16", "bf16": "u16", "bool": "u8"}
+STORAGE = {"f16": "u16", "bf16": "u16", "bool": "u8"}
 
 
 class _Kernel:
@@ -137,7 +137,7 @@ class _Kernel:
         return f"v{self.count}"
 
     def storage(self, dtype: DType) -> str:
-        return self.d.types[_STORAGE.get(dtype.name, dtype.name)]
+        return self.d.types[STORAGE.get(dtype.name, dtype.name)]
 
     def type(self, dtype: DType) -> str:
         """Of a value: 16-bit floats are their bits, booleans are integers."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from .clike import Dialect
 from .cuda import ATOMS, FUNCTIONS, TYPES
 
-PRELUDE = """#ifndef __HIP_PLATFORM_AMD__
+PRELUDE = """#ifdef __HIP_PLATFORM_AMD__
+#include <hip/hip_runtime.h>
+#define AT_BLOCK(a) ((int)blockIdx.a)
+#define AT_THREAD(a) ((int)threadIdx.a)
+#elif !defined AT_BLOCK
 #define __global__ __attribute__((global))
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
@@ -17,10 +21,6 @@ typedef float float4 __attribute__((ext_vector_type(4)));
 #define AT_THREAD(a) ((int)__builtin_amdgcn_workitem_id_##a())
 #define __syncthreads() do { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); __builtin_amdgcn_s_barrier(); \\
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); } while (0)
-#else
-#include <hip/hip_runtime.h>
-#define AT_BLOCK(a) ((int)blockIdx.a)
-#define AT_THREAD(a) ((int)threadIdx.a)
 #endif"""
 _BUILTIN = {
     f"{name}.{kind}": f"__builtin_{function}{end}({{0}})"

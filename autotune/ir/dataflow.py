@@ -248,7 +248,7 @@ class Dataflow:
             if not isinstance(w.write, Reduce):
                 continue
             if w is site:
-                if not _apart((site, index), (w, written)):
+                if not apart((site, index), (w, written)):
                     yield Violation("partial", f"{site} reads what it updates")
                 continue
             moved = frozenset().union(*(a.names() for a in written))
@@ -260,7 +260,7 @@ class Dataflow:
                     continue  # the update runs in one iteration only (the body of a remainder): nothing is carried
                 if not any(site.domain.nonnegative(var(b.name) - e + 1) for e in b.extents):
                     yield Violation("partial", f"{key[0]} is read before its reduction over {b.name} ends, in {site}")
-            if site.position < w.position and not _apart((site, index), (w, written)):
+            if site.position < w.position and not apart((site, index), (w, written)):
                 yield Violation("partial", f"{key[0]} is read in {site} before its last update in {w}")
 
 
@@ -351,7 +351,7 @@ def _covers(other: Access, access: Access) -> bool:
     return all(map(site.domain.nonnegative, must))
 
 
-def _apart(one: Access, two: Access) -> bool:
+def apart(one: Access, two: Access) -> bool:
     """Proved: in some dimension all of one access lies below, or above, all of the other."""
     for a, b in zip(one[1], two[1]):
         (low, high), (least, most) = ((s.domain.lower(x), s.domain.upper(x)) for s, x in ((one[0], a), (two[0], b)))

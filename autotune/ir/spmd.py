@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from .affine import const, var
-from .dataflow import Access, Site, Violation
+from .dataflow import Access, Site, Violation, apart
 from .nest import (
     BLOCK_KINDS,
     THREAD_KINDS,
@@ -227,18 +227,18 @@ class _Order:
         """A loop of the whole block: twice, so that an iteration meets what the one before it left. Where iterations do
         not meet each other one barrier before the loop serves them all."""
         around = (*path, stmt)
-        apart = self._apart(stmt, here, path)
+        separated = self._separated(stmt, here, path)
         uses = list(self._uses(stmt, here, path))
-        if stmt.barrier or {u.name for u in uses if u.write} <= apart:
+        if stmt.barrier or {u.name for u in uses if u.write} <= separated:
             pending = self._met(stmt, here, pending, uses)
         once = self.run(stmt.body, here, around, pending)
         twice: list[_Use] = []
         if stmt.constant != 1:
-            left = [replace(u, moved=u.moved | {stmt.name}) for u in once if u.name not in apart]
+            left = [replace(u, moved=u.moved | {stmt.name}) for u in once if u.name not in separated]
             twice = self.run(stmt.body, here, around, left)
         return _merged(pending if (stmt.constant or 0) < 1 else [], once, twice)
 
-    def _apart(self, stmt: Loop, here: Position, path: tuple[Block, ...]) -> frozenset[str]:
+    def _separated(self, stmt: Loop, here: Position, path: tuple[Block, ...]) -> frozenset[str]:
         """Arrays of which the iterations of a loop touch separate parts."""
         uses = list(self._uses(stmt, here, path))
         found = set()
@@ -275,7 +275,8 @@ class _Order:
             return []
         for earlier in pending:
             for use in uses:
-                if earlier.name == use.name and (earlier.write or use.write) and not _same_thread(earlier, use):
+                meet = earlier.name == use.name and (earlier.write or use.write)
+                if meet and not apart(earlier.access, use.access) and not _same_thread(earlier, use):
                     what = "writes" if use.write else "reads"
                     self.found.setdefault(here, (
                         f"{use.access[0]} {what} {use.name}, which other threads touched in {earlier.access[0]}, "

@@ -86,7 +86,6 @@ extern "C" __global__ void __launch_bounds__(4) kernel0(const float* __restrict_
             t2[10 * i + 4 * j_0 + j_1] = (expf((a[10 * i + 4 * j_0 + j_1] - t0[0])) / t1[0]);
           }
         }
-        __syncthreads();
         {
           const int j_1 = (int)threadIdx.x;
           if (j_1 < 2) {

@@ -1,4 +1,8 @@
-#ifndef __HIP_PLATFORM_AMD__
+#ifdef __HIP_PLATFORM_AMD__
+#include <hip/hip_runtime.h>
+#define AT_BLOCK(a) ((int)blockIdx.a)
+#define AT_THREAD(a) ((int)threadIdx.a)
+#elif !defined AT_BLOCK
 #define __global__ __attribute__((global))
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
@@ -10,10 +14,6 @@ typedef float float4 __attribute__((ext_vector_type(4)));
 #define AT_THREAD(a) ((int)__builtin_amdgcn_workitem_id_##a())
 #define __syncthreads() do { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); __builtin_amdgcn_s_barrier(); \
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); } while (0)
-#else
-#include <hip/hip_runtime.h>
-#define AT_BLOCK(a) ((int)blockIdx.a)
-#define AT_THREAD(a) ((int)threadIdx.a)
 #endif
 extern "C" __global__ void __launch_bounds__(32) kernel0(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ t0) {
   __shared__ __align__(16) float t0_load0[32];

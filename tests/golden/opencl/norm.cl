@@ -90,7 +90,6 @@ __kernel __attribute__((reqd_work_group_size(4, 1, 1))) void kernel0(__global co
             t2[10 * i + 4 * j_0 + j_1] = (exp((a[10 * i + 4 * j_0 + j_1] - t0[0])) / t1[0]);
           }
         }
-        barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
         {
           const int j_1 = at_id(0);
           if (j_1 < 2) {
