@@ -68,7 +68,7 @@ class Workshop:
         self.spec = owner.spec(options)
         self.threads = self.spec.cores if self.spec.blocks else owner.threads(options)
         here = self.spec.arch == device("cpu", user_directory("config")).arch if self.spec.kind == "cpu" else (
-            self.spec.kind == "opencl" and ("all", "queried") in self.spec.provenance)  # fmt: skip
+            self.spec.kind == "opencl" and ("cores", "queried") in self.spec.provenance)  # fmt: skip
         if not here:
             raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run")
         self.policy = Policy(threads=self.threads)

@@ -37,13 +37,31 @@ def devices(calibrate: bool, threads: int | None, form: str) -> None:
     """Describe the devices of this machine."""
     found = measuring.list_devices()
     if calibrate:
-        found = [measuring.calibrate(spec, threads, say) for spec in found]
-        say("kept in " + ", ".join(str(measuring.save(spec)) for spec in found))
+        found = [spec if spec.blocks else measuring.calibrate(spec, threads, say) for spec in found]
+        say("kept in " + ", ".join(str(measuring.save(spec)) for spec in found if not spec.blocks))
     plain = [{"id": spec.id, "digest": spec.digest, **spec.to_json()} for spec in found]
     click.echo(json.dumps(plain, indent=1) if form == "json" else "\n".join(map(_described, found)).rstrip())
 
 
 def _described(spec: DeviceSpec) -> str:
+    return _of_blocks(spec) if spec.blocks else _of_cores(spec)
+
+
+def _of_blocks(spec: DeviceSpec) -> str:
+    rows = [
+        ("compute units", "cores", str(spec.cores)),
+        ("block", "threads_per_block", f"{spec.threads_per_block} threads, {spec.shared_bytes >> 10} KiB shared"),
+        ("clock", "frequency_hz", f"{spec.frequency_hz / 1e9:.2f} GHz"),
+        *((c.name, "caches", f"{c.bytes >> 10} KiB") for c in spec.caches),
+        ("peak f32", "peak_flops", f"{spec.peak('f32', spec.cores) / 1e9:.1f} GFLOP/s"),
+        ("DRAM bandwidth", "bandwidth", f"{spec.bytes_per_second('DRAM', 'copy') / 1e9:.1f} GB/s"),
+    ]
+    how = dict(spec.provenance)
+    table = aligned(["field", "value", "known by"], [[name, value, how.get(f, "estimate")] for name, f, value in rows])
+    return f"{spec.id}: {spec.name} ({spec.vendor})\n{table}\n"
+
+
+def _of_cores(spec: DeviceSpec) -> str:
     wide = [f for f in spec.features if f.startswith(("+avx", "+fma", "+neon", "+sve", "+f16c"))]
     rows = [
         ("cores", "cores", str(spec.cores)),

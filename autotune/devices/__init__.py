@@ -27,8 +27,10 @@ def forget() -> None:
 
 
 def list_devices(config: Path | None = None) -> list[DeviceSpec]:
-    """The devices of this machine that kernels can run on."""
-    return [_host(config)]
+    """The devices of this machine that kernels can run on: the CPU, then OpenCL's where pyopencl is installed."""
+    from .opencl import present
+
+    return [_host(config), *present()]
 
 
 def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
@@ -42,9 +44,9 @@ def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
 
     kind, _, arch = name.partition(":")
     if kind == "opencl" and arch != gpu.DEFAULT[kind]:
-        from .opencl import describe as present
+        from .opencl import describe as described
 
-        return present(arch or "0")
+        return described(arch or "0")
     if kind in gpu.KINDS:
         return gpu.describe(kind, arch or gpu.DEFAULT[kind])
     if kind != "cpu":

@@ -20,6 +20,7 @@ from ..ir.spmd import Entry
 from .spec import CacheLevel, DeviceSpec
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+QUERIED = ("cores", "frequency_hz", "caches", "threads_per_block", "shared_bytes")
 _HELP = "install a driver (Debian: apt-get install pocl-opencl-icd) and pyopencl (pip install pyopencl)"
 
 
@@ -36,30 +37,47 @@ def devices() -> list[Any]:
 
 
 def find(name: str) -> tuple[int, Any]:
-    """A device by its number, or by a part of its own or its platform's name: numbers change with what is installed."""
+    """A device by its number, or by a part of its platform's name and version or of its own name: numbers change with
+    what is installed."""
     found = devices()
     rows = [(n, d) for n, d in enumerate(found) if name == str(n) or (name and not name.isdigit()
-            and name.lower() in f"{d.platform.name} {d.name}".lower())]  # fmt: skip
+            and name.lower() in f"{_arch(d)} {d.name}".lower())]  # fmt: skip
     if not rows:
-        known = ", ".join(f"{n} ({d.platform.name}: {d.name})" for n, d in enumerate(found)) or "none"
-        raise DeviceError(f"no OpenCL device {name!r} here; there are {known}")
+        known = ", ".join(f"opencl:{n} ({d.platform.name}: {d.name})" for n, d in enumerate(found)) or "none"
+        raise DeviceError(f"no OpenCL device {name!r} here; there are: {known}")
     return rows[0]
 
 
+def _arch(d: Any) -> str:
+    """What compiles the text: the platform and its version."""
+    return f"{d.platform.name} {d.driver_version}"
+
+
+def present() -> list[DeviceSpec]:
+    """Every device here; none where OpenCL or pyopencl is missing."""
+    try:
+        return [_described(d) for d in devices()]
+    except DeviceError:
+        return []
+
+
 def describe(name: str) -> DeviceSpec:
-    """A device of this machine as its driver describes it."""
-    _, d = find(name)
+    """A device of this machine as its driver describes it; rates are rough guesses."""
+    return _described(find(name)[1])
+
+
+def _described(d: Any) -> DeviceSpec:
     cpu = "CPU" in str(d.name) or d.type & 2 == 2
     lanes = max(d.native_vector_width_float, 4) if cpu else 64
     peak = d.max_compute_units * d.max_clock_frequency * 1e6 * 2 * lanes
     rate = 20e9 if cpu else 200e9
     moved = tuple(("DRAM", how, rate, 1) for how in ("read", "write", "copy"))
     return DeviceSpec(
-        "opencl", d.vendor, d.name, f"{d.platform.name} {d.driver_version}", cores=d.max_compute_units,
+        "opencl", d.vendor, d.name, _arch(d), cores=d.max_compute_units,
         vector_bits=128, vector_registers=255, frequency_hz=d.max_clock_frequency * 1e6,
         caches=(CacheLevel("L2", max(int(d.global_mem_cache_size), 1 << 18), 64, 8, d.max_compute_units),),
         peak_flops=(("f32", peak / d.max_compute_units),), bandwidth=moved, launch_seconds=1e-5,
-        provenance=(("all", "queried"),), threads_per_block=min(d.max_work_group_size, 1024),
+        provenance=tuple((field, "queried") for field in QUERIED), threads_per_block=min(d.max_work_group_size, 1024),
         shared_bytes=int(d.local_mem_size), warp=1 if cpu else 32,
     )  # fmt: skip
 
@@ -70,7 +88,7 @@ def _queue(arch: str, name: str) -> Any:
     import pyopencl as cl
 
     for d in devices():
-        if (f"{d.platform.name} {d.driver_version}", d.name) == (arch, name):
+        if (_arch(d), d.name) == (arch, name):
             return cl.CommandQueue(cl.Context([d]))
     raise DeviceError(f"the OpenCL device {name!r} ({arch}) is not here any more")
 
