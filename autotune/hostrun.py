@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from .ir.errors import BuildError, DeviceError, VerifyError
+from .ir.errors import BuildError, DeviceError, MeasureError, VerifyError
 from .ir.program import Buffer
 from .ir.spmd import Entry
 
 ORDERS = ("forward", "reverse", "permuted")
+TIMEOUT = 120  # seconds
 _HEADER = Path(__file__).parent / "codegen" / "cuda_host.h"
 _MAIN = """
 static void *read(const char *name, size_t bytes) {
@@ -81,14 +82,19 @@ class Program:
             raise BuildError(f"the C++ compiler refused the text: {done.stderr.strip()[:2000]}", done.stderr)
 
     def __call__(self, inputs: Sequence[np.ndarray[Any, Any]], order: str = "forward") -> list[np.ndarray[Any, Any]]:
-        """The outputs. Raises VerifyError where threads part at a barrier, or a sanitizer finds something."""
+        """The outputs. Raises VerifyError where threads part at a barrier, or a sanitizer finds something, and
+        MeasureError where it takes too long."""
         given = iter(inputs)
         for n, b in enumerate(self.buffers):
             if b.scope == "input":
                 np.ascontiguousarray(next(given)).tofile(self.folder / f"{n}.in")
-        done = subprocess.run([str(self.folder / "kernel"), str(ORDERS.index(order))], cwd=self.folder, text=True,
-                              capture_output=True, check=False, env={"ASAN_OPTIONS": "detect_stack_use_after_return=0"},
-                              timeout=120)  # fmt: skip
+        words = [str(self.folder / "kernel"), str(ORDERS.index(order))]
+        env = {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
+        try:
+            done = subprocess.run(words, cwd=self.folder, text=True, capture_output=True, check=False, env=env,
+                                  timeout=TIMEOUT)  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise MeasureError(f"run on the CPU, {order}: not finished in {TIMEOUT} s; take a smaller case") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             told = next((line for line in lines if "ERROR" in line or "barrier" in line), lines[0])

@@ -61,8 +61,11 @@ def dialect(target: str) -> Dialect:
     raise UsageError(f"target {target!r}: the targets are {', '.join(TARGETS)}")
 
 
-def usual(target: str) -> DeviceSpec:
-    """The device that texts are for where none is named: of OpenCL the first one here, if there is any."""
+def usual(target: str, name: str = "") -> DeviceSpec:
+    """The device that texts are for: `name` where it is one of the target's, else the usual one: of OpenCL the first
+    one here, if there is any."""
+    if name.partition(":")[0] == target:
+        return device(name)
     try:
         return device(target)
     except DeviceError:

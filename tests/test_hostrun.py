@@ -31,7 +31,7 @@ except DeviceError as error:
 def compiled(nest: Nest, dialect: clike.Dialect = CUDA, sanitize: bool = False, change: Any = None) -> Program:
     text = clike.render(nest, dialect)
     source = clike.source([text], dialect)
-    types = {b.name: dialect.types[clike.STORAGE.get(b.dtype.name, b.dtype.name)] for b in nest.buffers}
+    types = {b.name: dialect.storage(b.dtype) for b in nest.buffers}
     return Program(change(source) if change else source, text.entries, nest.buffers, types, sanitize)
 
 

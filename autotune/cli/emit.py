@@ -99,12 +99,11 @@ def write(case: Case, options: Options, folder: Path, target: str = "llvm") -> l
 
 def _blocks(case: Case, options: Options, target: str) -> dict[str, str]:
     """The files of a device with blocks and threads."""
-    from ..devices import device
     from ..shipping import dialect, file, texts, usual
     from .launchers import launcher
 
     language, made = dialect(target), program(case)
-    spec = device(options.device) if options.device.partition(":")[0] == target else usual(target)
+    spec = usual(target, options.device)
     kernels = texts(made, target, spec)
     rows = [
         {"name": e.symbol, "grid": list(e.launch.grid), "block": list(e.launch.block),

@@ -204,5 +204,22 @@ def emit(target: str, output: Path, **given: Any) -> int:
     return 0
 
 
+@cli.command()
+@_with(*_CASES)
+@click.option("--target", type=click.Choice(("cuda", "hip")), default="cuda", show_default=True)
+@click.option("--execute", is_flag=True, help="Run the text on this CPU, too: several orders, AddressSanitizer.")
+def verify(target: str, execute: bool, **given: Any) -> int:
+    """Prove the CUDA or HIP kernels of each case; needs no GPU. Exit 1 where something is wrong."""
+    from .verify import verify as findings
+
+    todo, options, wrong = chosen(given), ready(given, here=False), 0
+    for case in todo:
+        click.echo(f"{case} {case.dtype}")
+        for what, problem in findings(case, options, target, execute):
+            click.echo(f"  {what}: {problem or 'right'}")
+            wrong += bool(problem)
+    return int(wrong > 0)
+
+
 for _command in (devices, doctor, cache):
     cli.add_command(_command)

@@ -39,6 +39,10 @@ class Dialect:
     functions: Mapping[str, str]
     atoms: Mapping[str, str]
 
+    def storage(self, dtype: DType) -> str:
+        """The C type of an array's elements: 16-bit floats are kept as their bits, booleans as bytes."""
+        return self.types[_STORAGE.get(dtype.name, dtype.name)]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -71,7 +75,7 @@ _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "&", "or": "|",
     "xor": "^",
 }  # fmt: skip
-STORAGE = {"f16": "u16", "bf16": "u16", "bool": "u8"}
+_STORAGE = {"f16": "u16", "bf16": "u16", "bool": "u8"}
 
 
 class _Kernel:
@@ -106,14 +110,14 @@ class _Kernel:
                 old = shared.setdefault(s.buffer.name, s.buffer)
                 shared[s.buffer.name] = max(old, s.buffer, key=lambda b: b.size)
         for b in shared.values():
-            self.line(f"{a['shared']} {self.storage(b.dtype)} {_name(b.name)}[{max(b.size, 1)}];")
+            self.line(f"{a['shared']} {self.d.storage(b.dtype)} {_name(b.name)}[{max(b.size, 1)}];")
         if any(isinstance(s, Loop) and s.kind == "thread" for s, _ in walk((self.stmt,))):
             x, y, _ = self.launch.block
             ids = [a[f"thread.{axis}"] for axis in AXES]
             self.line(f"const int at_thread = {ids[0]} + {x} * ({ids[1]} + {y} * {ids[2]});")
         self.statements((self.stmt,), set())
         arguments = [
-            f"{a['global']}{'' if b.name in self.written else 'const '}{self.storage(b.dtype)}* {a['restrict']} "
+            f"{a['global']}{'' if b.name in self.written else 'const '}{self.d.storage(b.dtype)}* {a['restrict']} "
             f"{_name(b.name)}" for b in self.outer
         ] + [f"const {self.d.types['i64']} {_name(s)}" for s in self.strides]  # fmt: skip
         head = a["kernel"].format(threads=self.launch.threads, block=", ".join(map(str, self.launch.block)))
@@ -136,12 +140,9 @@ class _Kernel:
         self.count += 1
         return f"v{self.count}"
 
-    def storage(self, dtype: DType) -> str:
-        return self.d.types[STORAGE.get(dtype.name, dtype.name)]
-
     def type(self, dtype: DType) -> str:
         """Of a value: 16-bit floats are their bits, booleans are integers."""
-        return self.d.types["i32"] if dtype == BOOL else self.storage(dtype)
+        return self.d.types["i32"] if dtype == BOOL else self.d.storage(dtype)
 
     # ---- statements -------------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class _Kernel:
         with self.braces(""):
             if b.scope != "shared":
                 size = prod(n for d, n in enumerate(b.shape) if d not in self.dropped[b.name])
-                self.line(f"{self.storage(b.dtype)} {_name(b.name)}[{max(size, 1)}];")
+                self.line(f"{self.d.storage(b.dtype)} {_name(b.name)}[{max(size, 1)}];")
             self.statements(stmt.body, bound_axes)
         if outer[0] is not None:
             self.buffers[b.name], self.dropped[b.name] = outer[0], outer[1]
@@ -274,7 +275,7 @@ class _Kernel:
         return n * b.dtype.bytes <= VECTOR_BYTES
 
     def vector_type(self, name: str, n: int) -> str:
-        return f"{self.storage(self.buffers[name].dtype)}{n}"
+        return f"{self.d.storage(self.buffers[name].dtype)}{n}"
 
     def space(self, name: str, text: str) -> str:
         local = self.buffers[name].scope == "shared"

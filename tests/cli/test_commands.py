@@ -17,6 +17,7 @@ from autotune import calibrate
 from autotune.cli import machine
 from autotune.cli.run import FIELDS
 from autotune.ir.errors import AutotuneError
+from autotune.shipping import file
 from tests.cli.conftest import QUICK, Done, Run
 from tests.codegen.test_clike import queue
 
@@ -65,6 +66,25 @@ def test_explain(run: Run) -> None:
     wrong(run("explain", *GEMM, "--counterfactual"), 2, "not in this version")
     wrong(run("explain", "functions_here:branch", "x=f32[4]"), 1, "in branch")
     wrong(run("explain", *GEMM, "--device", "opencl:99"), 3, "penCL")
+
+
+# ---- verify ---------------------------------------------------------------------------------------------------------
+
+
+def test_verify(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("verify", "gemm", "m=19", "n=1:3:2", "k=7")
+    assert done.code == 0 and done.err == "" and done.out.count("free of races") == 2 and "AddressSan" not in done.out
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    for target in ("cuda", "hip"):
+        done = run("verify", "functions_here:dense", "x=f32[9,8]", "w=f32[8,17]", "b=f32[17]", "--target", target,
+                   "--execute")  # fmt: skip
+        rows = done.out.splitlines()
+        assert done.code == 0 and len(rows) == 8 and all(row.endswith(": right") for row in rows[1:])
+    monkeypatch.setattr("autotune.cli.verify.file", lambda made, target: file(made, target).replace(" + ", " - "))
+    done = run("verify", *GEMM, "--execute")
+    assert done.code == 1 and "kernel0: runs reverse under AddressSanitizer: " in done.out and done.err == ""
+    wrong(run("verify", *GEMM, "--target", "metal"), 2, "metal")
 
 
 # ---- bench ----------------------------------------------------------------------------------------------------------
