@@ -22,13 +22,13 @@ bench: $(STAMP)
 
 venv: $(STAMP)
 
-# An OpenCL device and a compiler for AMD GPUs, for the tests of those languages: Debian's where that is possible.
+# An OpenCL device, a compiler for AMD GPUs and one for C++, for the tests of those languages: Debian's where that is possible.
 tools: .venv/.tools
 
 .venv/.tools: $(STAMP)
 	@{ command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
-	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null || \
-	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19; }; } >/dev/null; } || \
+	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null && command -v g++ >/dev/null || \
+	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19 g++; }; } >/dev/null; } || \
 	  { $(BIN)/python -m pip install -q ziglang; \
 	    echo 'not root, or no apt-get: the tests that need Debian'"'"'s PoCL are skipped if it is not here' >&2; }
 	@touch $@
