@@ -5,29 +5,33 @@ What a stranger with such a device needs comes from here: texts, and how each ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .codegen import build
 from .codegen.clike import Dialect, Text, render, source
 from .devices import DeviceSpec, device
 from .devices.gpu import DEFAULT
-from .ir.collapse import collapse
-from .ir.equiv import equivalent
-from .ir.errors import DeviceError, UsageError, VerifyError
+from .ir.collapse import normal_form
+from .ir.equiv import prove
+from .ir.errors import DeviceError, UsageError
 from .ir.nest import Nest
 from .ir.partition import partition
-from .ir.program import TensorProgram, canonical_names
+from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .search.ranking import Candidate, Ranking, first_valid
 
+T = TypeVar("T")
 TARGETS = ("llvm", "cuda", "hip", "opencl")
 
 
 @dataclass(frozen=True)
 class Made:
-    """One kernel of a program: what it computes under the user's names, the schedule, the nest, and its text."""
+    """One kernel of a program: what it computes under the user's names, the schedule, the nest, and its text; every
+    grid's name begins with `symbol`."""
 
+    symbol: str
     original: TensorProgram
     program: TensorProgram
     candidate: Candidate
@@ -86,15 +90,22 @@ def file(made: Sequence[Made], target: str) -> str:
     return source([k.text for k in made], dialect(target))
 
 
-def _made(original: TensorProgram, spec: DeviceSpec, language: Dialect, symbol: str) -> Made:
-    program = canonical_names(collapse(original))
-    nests: list[Nest] = []
+def modelled(
+    program: TensorProgram, spec: DeviceSpec, threads: int, make: Callable[[Nest], T]
+) -> tuple[Candidate, Nest, T]:
+    """The model's first choice whose nest is proved and that `make` accepts, with what that made of the nest."""
+    made: list[tuple[Nest, T]] = []
 
     def valid(candidate: Candidate) -> None:
         nest = build.plan(program, candidate.schedule, spec)
-        if not (report := equivalent(program, candidate.schedule, nest=nest)).ok:
-            raise VerifyError(f"the schedule computes another function: {report.message}")
-        nests.append(nest)
+        prove(program, candidate.schedule, nest)
+        made.append((nest, make(nest)))
 
-    candidate = first_valid(Ranking(program, spec, 1), valid)
-    return Made(original, program, candidate, nests[-1], render(nests[-1], language, symbol))
+    candidate = first_valid(Ranking(program, spec, threads), valid)
+    return (candidate, *made[-1])
+
+
+def _made(original: TensorProgram, spec: DeviceSpec, language: Dialect, symbol: str) -> Made:
+    program = normal_form(original)
+    candidate, nest, text = modelled(program, spec, 1, lambda nest: render(nest, language, symbol))
+    return Made(symbol, original, program, candidate, nest, text)

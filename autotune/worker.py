@@ -67,6 +67,7 @@ class Native:
         from .ir.schedule import from_json
 
         self.spec, self.symbols = spec, runtime.runtime().symbols
+        self.host = spec  # what the sentinel runs on
         self._parse, self._build, self._jit = from_json, build.build, jit
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
         self.repeat: Callable[[int, int, int, int, int], object] = prototype(self.symbols["at_repeat"])
@@ -82,7 +83,7 @@ class Native:
     def sentinel(self) -> Run:
         from .codegen import probes
 
-        loaded = self._jit.load(self._jit.assemble(probes.chain(), self.spec.arch, self.spec.features), "chain")
+        loaded = self._jit.load(self._jit.assemble(probes.chain(), self.host.arch, self.host.features), "chain")
         memory, count = (ctypes.c_int64 * 8)(), ctypes.c_int64(16)
         data = (ctypes.c_void_p * 1)(ctypes.addressof(memory))
 
@@ -95,6 +96,12 @@ class Native:
 class Offload(Native):
     """A device with a driver of its own: texts that it compiles, called by addresses like machine code."""
 
+    def __init__(self, spec: DeviceSpec) -> None:
+        from .devices import device
+
+        super().__init__(spec)
+        self.host = device("cpu")
+
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
         _, runner = offload(program, self._parse(schedule), self.spec)
         return Built(runner.address, 0, runner)
@@ -102,15 +109,6 @@ class Offload(Native):
     def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
         run: Run = built.keep.timer(data, params)  # type: ignore[attr-defined]
         return run
-
-    def sentinel(self) -> Run:
-        from .devices import device
-
-        self.spec, kept = device("cpu"), self.spec
-        try:
-            return super().sentinel()
-        finally:
-            self.spec = kept
 
 
 def offload(program: TensorProgram, schedule: Any, spec: DeviceSpec) -> tuple[Any, Any]:

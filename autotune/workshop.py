@@ -21,9 +21,9 @@ from .cache.records import Key, Record, canonical
 from .codegen import build, jit, runtime
 from .devices import device
 from .devices.records import Policy
-from .ir.collapse import collapse
+from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
-from .ir.program import TensorProgram, canonical_names
+from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
@@ -85,7 +85,7 @@ class Workshop:
 
     def kernel(self, original: TensorProgram) -> PreparedKernel:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""
-        program = canonical_names(collapse(original))
+        program = normal_form(original)
         if self.options.tune != "off":
             key = self.key(program)
             for found in self._stored(key):
@@ -146,12 +146,10 @@ class Workshop:
             return self._offloaded(program, schedule, digest, proved=binary is not None)
         if binary is not None:
             return jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
-        from .ir.equiv import equivalent
+        from .ir.equiv import prove
 
         kernel = build.build(program, schedule, self.spec, self.threads)
-        report = equivalent(program, schedule, nest=kernel.nest)
-        if not report.ok:
-            raise VerifyError(f"the schedule computes another function: {report.message}\nschedule:\n{schedule}")
+        prove(program, schedule, kernel.nest)
         loaded = jit.load(kernel.binary, kernel.symbol, runtime.runtime(self.objects).symbols)
         self._check(program, loaded)
         self.objects.put(digest, kernel.binary)
@@ -159,15 +157,14 @@ class Workshop:
 
     def _offloaded(self, program: TensorProgram, schedule: Schedule, digest: str, proved: bool) -> jit.Loaded:
         """The same on a device with a driver of its own, which compiles the text; kept is only that it was proved."""
-        from .ir.equiv import equivalent
+        from .ir.equiv import prove
         from .worker import offload
 
         nest, runner = offload(program, schedule, self.spec)
         loaded = jit.Loaded(runner.address, {}, runner)
         if proved:
             return loaded
-        if not (report := equivalent(program, schedule, nest=nest)).ok:
-            raise VerifyError(f"the schedule computes another function: {report.message}\nschedule:\n{schedule}")
+        prove(program, schedule, nest)
         self._check(program, loaded)
         self.objects.put(digest, b"proved")
         return loaded

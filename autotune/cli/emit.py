@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ..codegen import build
+from ..codegen import build, jit
 from ..codegen.chain import chain
 from ..codegen.llvm import render
 from ..devices.spec import DeviceSpec
-from ..ir.collapse import collapse
+from ..ir.collapse import normal_form
 from ..ir.counts import count_nest
-from ..ir.equiv import equivalent
-from ..ir.errors import DeviceError, UsageError, VerifyError
+from ..ir.errors import DeviceError, UsageError
 from ..ir.nest import Nest
 from ..ir.partition import partition
-from ..ir.program import Buffer, TensorProgram, canonical_names
+from ..ir.program import Buffer, TensorProgram
 from ..ir.schedule import Schedule
 from ..options import Options
 from .grid import Case
@@ -130,7 +127,7 @@ def _llvm(case: Case, options: Options) -> dict[str, str]:
 
     made, spec, threads = program(case), session().spec(options), options.threads or 1
     chosen = _choose(made, spec, options)
-    nests = [build.plan(canonical_names(collapse(kernel)), schedule, spec) for kernel, schedule, _ in chosen]
+    nests = [build.plan(normal_form(kernel), schedule, spec) for kernel, schedule, _ in chosen]
     text, entry = _kernel(made, [kernel for kernel, _, _ in chosen], nests, spec, threads)
     buffers = [*made.inputs, *(b for name in made.outputs for b in made.buffers if b.name == name)]
     signature = f"void {entry}(void **buffers, int64_t *strides, int64_t threads)"
@@ -150,22 +147,17 @@ def _llvm(case: Case, options: Options) -> dict[str, str]:
 
 def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Chosen]:
     """Each kernel's schedule and its source: what would run here; for a device that is not here the model's choice."""
-    from ..search.ranking import Ranking, first_valid
     from ..session import session
+    from ..shipping import modelled
 
     threads = options.threads or 1
     try:
         return [(k.original, k.choice.schedule, k.choice.source) for k in session().prepare(made, options).kernels]
     except DeviceError:
-        kernels = [(k, canonical_names(collapse(k))) for k in partition(made)]
-        best = [first_valid(Ranking(k, spec, threads), partial(_valid, k, spec, threads)) for _, k in kernels]
-        return [(original, chosen.schedule, "model") for (original, _), chosen in zip(kernels, best)]
-
-
-def _valid(kernel: TensorProgram, spec: DeviceSpec, threads: int, candidate: Any) -> None:
-    build.build(kernel, candidate.schedule, spec, threads)
-    if not (report := equivalent(kernel, candidate.schedule)).ok:
-        raise VerifyError(f"the schedule computes another function: {report.message}")
+        compiled = lambda nest: jit.assemble(render(nest, spec, "kernel", threads).text, spec.arch, spec.features)
+        kernels = partition(made)
+        best = [modelled(normal_form(k), spec, threads, compiled)[0] for k in kernels]
+        return [(k, chosen.schedule, "model") for k, chosen in zip(kernels, best)]
 
 
 def _kernel(

@@ -28,6 +28,8 @@ from ..options import resolve, user_directory
 from .output import FORMAT, aligned, say
 from .stores import default_store
 
+Row = tuple[str, str, str]  # what is shown, the field of a DeviceSpec that it comes from, its value
+
 
 @click.command()
 @click.option("--calibrate", is_flag=True, help="Measure peak and bandwidth with generated kernels, and keep them.")
@@ -44,11 +46,16 @@ def devices(calibrate: bool, threads: int | None, form: str) -> None:
 
 
 def _described(spec: DeviceSpec) -> str:
-    return _of_blocks(spec) if spec.blocks else _of_cores(spec)
+    how = dict(spec.provenance)
+    found = _blocks(spec) if spec.blocks else _cores(spec)
+    rows = [[name, value, how.get(field, "estimate")] for name, field, value in found]
+    wide = [f for f in spec.features if f.startswith(("+avx", "+fma", "+neon", "+sve", "+f16c"))]
+    words = f"{' '.join(wide)}\n" if wide else ""
+    return f"{spec.id}: {spec.name} ({spec.vendor})\n{words}{aligned(['field', 'value', 'known by'], rows)}"
 
 
-def _of_blocks(spec: DeviceSpec) -> str:
-    rows = [
+def _blocks(spec: DeviceSpec) -> list[Row]:
+    return [
         ("compute units", "cores", str(spec.cores)),
         ("block", "threads_per_block", f"{spec.threads_per_block} threads, {spec.shared_bytes >> 10} KiB shared"),
         ("clock", "frequency_hz", f"{spec.frequency_hz / 1e9:.2f} GHz"),
@@ -56,13 +63,9 @@ def _of_blocks(spec: DeviceSpec) -> str:
         ("peak f32", "peak_flops", f"{spec.peak('f32', spec.cores) / 1e9:.1f} GFLOP/s"),
         ("DRAM bandwidth", "bandwidth", f"{spec.bytes_per_second('DRAM', 'copy') / 1e9:.1f} GB/s"),
     ]
-    how = dict(spec.provenance)
-    table = aligned(["field", "value", "known by"], [[name, value, how.get(f, "estimate")] for name, f, value in rows])
-    return f"{spec.id}: {spec.name} ({spec.vendor})\n{table}\n"
 
 
-def _of_cores(spec: DeviceSpec) -> str:
-    wide = [f for f in spec.features if f.startswith(("+avx", "+fma", "+neon", "+sve", "+f16c"))]
+def _cores(spec: DeviceSpec) -> list[Row]:
     rows = [
         ("cores", "cores", str(spec.cores)),
         ("vectors", "vector_bits", f"{spec.vector_registers} of {spec.vector_bits} bits"),
@@ -75,10 +78,7 @@ def _of_cores(spec: DeviceSpec) -> str:
     for level in (*(c.name for c in spec.caches), "DRAM"):
         rates = (f"{kind} {spec.bytes_per_second(level, kind) / 1e9:.1f}" for kind in ("read", "write", "copy"))
         rows.append((f"{level} bandwidth", "bandwidth", ", ".join(rates) + " GB/s to one core"))
-    how = dict(spec.provenance)
-    known = [[name, value, how.get(field, "estimate")] for name, field, value in rows]
-    table = aligned(["field", "value", "known by"], known)
-    return f"{spec.id}: {spec.name} ({spec.vendor})\n{' '.join(wide)}\n{table}"
+    return rows
 
 
 @click.command()

@@ -27,7 +27,7 @@ def verify(case: Case, options: Options, target: str, execute: bool) -> Iterator
     for made in texts(program(case), target, usual(target, options.device)):
         barriers = made.text.body.count(language.atoms["barrier"])
         told = f"{barriers} barriers, {len(made.text.entries)} grids"
-        yield f"{_name(made)}: in bounds, free of races, complete, and the same function ({told})", ""
+        yield f"{made.symbol}: in bounds, free of races, complete, and the same function ({told})", ""
         if execute:
             yield from _executed(made, target, language)
 
@@ -38,12 +38,8 @@ def _executed(made: Made, target: str, language: Dialect) -> Iterator[Finding]:
     for sanitize in (False, True):
         run = Program(text, made.text.entries, made.nest.buffers, types, sanitize)
         for order in ORDERS:
-            what = f"{_name(made)}: runs {order}" + (" under AddressSanitizer" if sanitize else "")
+            what = f"{made.symbol}: runs {order}" + (" under AddressSanitizer" if sanitize else "")
             try:
                 yield what, checker.check(partial(run, order=order)) or ""
             except AutotuneError as error:
                 yield what, str(error)
-
-
-def _name(made: Made) -> str:
-    return made.text.entries[0].symbol.partition("_")[0]

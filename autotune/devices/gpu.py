@@ -1,7 +1,4 @@
-"""GPUs and other devices with blocks and threads: those of the table, and OpenCL's as their driver describes them.
-
-Nothing here needs a driver but `opencl_spec`, which imports pyopencl when it is called.
-"""
+"""Devices with blocks and threads as the table describes them: none of them needs to be here."""
 
 from __future__ import annotations
 

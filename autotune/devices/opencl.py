@@ -36,11 +36,11 @@ def devices() -> list[Any]:
         raise DeviceError(f"no OpenCL platform is here ({error}): {_HELP}") from None
 
 
-def find(name: str) -> tuple[int, Any]:
+def find(name: str) -> Any:
     """A device by its number, or by a part of its platform's name and version or of its own name: numbers change with
     what is installed."""
     found = devices()
-    rows = [(n, d) for n, d in enumerate(found) if name == str(n) or (name and not name.isdigit()
+    rows = [d for n, d in enumerate(found) if name == str(n) or (name and not name.isdigit()
             and name.lower() in f"{_arch(d)} {d.name}".lower())]  # fmt: skip
     if not rows:
         known = ", ".join(f"opencl:{n} ({d.platform.name}: {d.name})" for n, d in enumerate(found)) or "none"
@@ -63,7 +63,7 @@ def present() -> list[DeviceSpec]:
 
 def describe(name: str) -> DeviceSpec:
     """A device of this machine as its driver describes it; rates are rough guesses."""
-    return _described(find(name)[1])
+    return _described(find(name))
 
 
 def _described(d: Any) -> DeviceSpec:

@@ -11,10 +11,15 @@ from math import prod
 
 from .affine import Affine, const, var
 from .expr import Expr, Index, Load, loads, transform, walk
-from .program import Axis, Buffer, Compute, TensorProgram
+from .program import Axis, Buffer, Compute, TensorProgram, canonical_names
 
 Dim = tuple[str, int]  # a buffer, and the first of two neighbouring dimensions
 Pair = tuple[str, str, str]  # a Compute, and two of its axes, the second directly inside the first
+
+
+def normal_form(program: TensorProgram) -> TensorProgram:
+    """As few axes as there can be, under canonical names: what is scheduled, measured and stored."""
+    return canonical_names(collapse(program))
 
 
 def collapse(program: TensorProgram) -> TensorProgram:

@@ -28,7 +28,7 @@ from .nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads
 from .nest import walk as walk_nest
 from .program import Buffer, TensorProgram
 from .schedule import Schedule
-from .steps import Step
+from .steps import Step, copy_loop
 
 MAX_POINTS = 2_000_000  # an instance with more points is sampled
 MAX_EXTENT = 1000  # what has no smaller number up to here keeps its own
@@ -58,6 +58,12 @@ def equivalent(
     extents = {a.name: a.extent for c in small.computes for a in c.all_axes}
     spent = (time.perf_counter() - begun) * 1e3
     return EquivalenceReport(not message, message, tuple(sorted(extents.items())), sampled, spent)
+
+
+def prove(program: TensorProgram, schedule: Schedule, nest: Nest) -> None:
+    """Raises VerifyError where `nest`, which is the program under `schedule`, computes another function."""
+    if not (report := equivalent(program, schedule, nest=nest)).ok:
+        raise VerifyError(f"the schedule computes another function: {report.message}\nschedule:\n{schedule}")
 
 
 def _algebraic(program: TensorProgram) -> bool:
@@ -220,7 +226,7 @@ class _Shrink:
         if hasattr(step, "panels"):
             widths = dict(step.panels)
             for d, axis in enumerate(self._moved_by(step)):
-                self._units[step.name, f"{step.name}.{'abcdefgh'[d]}"] = (axis, 1)
+                self._units[step.name, copy_loop(step.name, d)] = (axis, 1)
                 if axis and d in widths:
                     found["panels", d] = (axis, 1)
                     self._axes[axis].sizes.add(widths[d])

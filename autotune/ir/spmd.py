@@ -70,7 +70,7 @@ def synchronised(nest: Nest) -> Nest:
     """The nest with shared arrays marked and barriers where threads must meet; unchanged where there are no threads."""
     if not any(map(threaded, nest.body)):
         return nest
-    nest = Nest(nest.buffers, _scoped(tuple(s for stmt in nest.body for s in _apart(stmt))))
+    nest = Nest(nest.buffers, _scoped(tuple(s for stmt in nest.body for s in _grids(stmt))))
     while missing := {place for place, _ in _clashes(nest)}:
         nest = Nest(nest.buffers, _fenced(nest.body, (), missing))
     return nest
@@ -136,12 +136,12 @@ def spread(stmt: Alloc) -> dict[int, tuple[str, ...]] | None:
     return found[0] if found and all(dims == found[0] for dims in found) else {} if not found else None
 
 
-def _apart(stmt: Stmt) -> tuple[Stmt, ...]:
+def _grids(stmt: Stmt) -> tuple[Stmt, ...]:
     """What a block does one after another and needs nothing of each other becomes several grids: a remainder of a grid
     is a grid of its own."""
     if not isinstance(stmt, Loop) or stmt.kind not in BLOCK_KINDS:
         return (stmt,)
-    return tuple(with_body(stmt, (part,)) for inner in stmt.body for part in _apart(inner))
+    return tuple(with_body(stmt, (part,)) for inner in stmt.body for part in _grids(inner))
 
 
 # ---- scopes ---------------------------------------------------------------------------------------------------------

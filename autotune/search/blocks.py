@@ -29,12 +29,12 @@ from ..ir.steps import (
     TreeReduce,
     Unroll,
     Vectorize,
+    copy_loop,
 )
 from .facts import Access, Facts, Stage
 from .sketch import Column, Point, Priced, Sketch, grid, select
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
-_DIMS = "abcdefgh"
 
 
 def _seconds(spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, traffic: Any) -> Column:
@@ -247,7 +247,7 @@ class TileSketch:
         cache = f"{self.stage.name}.load{a.ordinal}"
         axis = self.v if a.uses(self.v) else self.u
         wide = point["tx"] * point["tn"] if axis == self.v else point["ty"] * point["tm"]
-        mine, depth = f"{cache}.{_DIMS[a.dims[axis]]}", f"{cache}.{_DIMS[a.dims[self.k]]}"
+        mine, depth = copy_loop(cache, a.dims[axis]), copy_loop(cache, a.dims[self.k])
         along, across, run = (mine, depth, wide) if a.contiguous(axis) else (depth, mine, point["depth"])
         vector = VECTOR if run % VECTOR == 0 and threads % (run // VECTOR) == 0 else 1
         steps: list[Step] = [Split(cache, along, vector), Split(cache, across, max(1, threads * vector // run))]
@@ -291,5 +291,3 @@ def _tile(facts: Facts, s: Stage, epilogues: tuple[str, ...], spec: DeviceSpec) 
             return None
     return TileSketch(facts, s, v, u, k, epilogues, spec)
 
-
-__all__ = ["PointsSketch", "TeamSketch", "TileSketch", "block_sketches"]

@@ -16,7 +16,20 @@ import numpy as np
 from ..devices.spec import DeviceSpec
 from ..ir.expr import loads
 from ..ir.schedule import Schedule
-from ..ir.steps import ComputeAt, Pack, Parallel, Prefetch, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize
+from ..ir.steps import (
+    ComputeAt,
+    Pack,
+    Parallel,
+    Prefetch,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    Tile,
+    Unroll,
+    Vectorize,
+    copy_loop,
+)
 from ..ir.steps.pack import staged
 from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
@@ -222,7 +235,7 @@ class PanelSketch:
         """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or
         transposed."""
         cache = f"{self.stage.name}.load{a.ordinal}"
-        panel, lanes = f"{cache}.{'abcdefgh'[a.dims[axis]]}", self.lanes
+        panel, lanes = copy_loop(cache, a.dims[axis]), self.lanes
         other = self._dim(a, cache)
         if turned and other:
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
@@ -243,7 +256,7 @@ class PanelSketch:
 
     def _dim(self, a: Access, cache: str) -> str | None:
         d = a.panel_dim(self.k)
-        return None if d is None else f"{cache}.{'abcdefgh'[d]}"
+        return None if d is None else copy_loop(cache, d)
 
     def _rows(self, a: Access) -> list[Step]:
         """A copy that keeps the operand's order: vectors along its contiguous axis."""
@@ -251,7 +264,7 @@ class PanelSketch:
         axis = next((x for x in a.dims if a.contiguous(x)), None)
         if axis is None:
             return []
-        loop = f"{cache}.{'abcdefgh'[a.dims[axis]]}"
+        loop = copy_loop(cache, a.dims[axis])
         return [Tile(cache, ((loop, 4 * self.lanes),)), *vectorized(cache, f"{loop}.1", self.lanes)]
 
 

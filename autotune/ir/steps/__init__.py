@@ -5,10 +5,11 @@ from .bind import Bind, Distribute, TreeReduce
 from .fusion import ComputeAt
 from .hints import Prefetch, ReadAhead, StoreHint
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
-from .pack import Pack
+from .pack import Pack, copy_loop
 from .tile import RegisterTile, Tile
 
 __all__ = [
     "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Parallel", "Prefetch", "ReadAhead", "RegisterTile",
-    "Reorder", "Split", "Step", "StoreHint", "Tile", "TreeReduce", "Unroll", "Vectorize", "step_from_json",
+    "Reorder", "Split", "Step", "StoreHint", "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop",
+    "step_from_json",
 ]  # fmt: skip

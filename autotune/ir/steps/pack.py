@@ -11,7 +11,10 @@ from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, t
 from ..program import Buffer
 from .base import Path, Step, enclosing, prune_terms, rewrite_loops
 
-_DIMS = "abcdefgh"
+
+def copy_loop(cache: str, dim: int) -> str:
+    """The loop of a copy that walks dimension `dim` of the array that is copied."""
+    return f"{cache}.{'abcdefgh'[dim]}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Pack(Step, kind="pack"):
                 raise self.fail(f"the block's extent would be the minimum of {len(terms)} terms", "ragged")
             extents.append(terms)
 
-        position = [var(f"{self.name}.{_DIMS[d]}") for d in range(len(block))]
+        position = [var(copy_loop(self.name, d)) for d in range(len(block))]
         caches = frozenset(n for n, b in nest.all_buffers.items() if b.scope in ("scratch", "register"))
         whole = staged(leaf.value, target, caches)
         value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
