@@ -85,9 +85,10 @@ def _saturating(types: Mapping[str, str]) -> dict[str, str]:
     return made
 
 
-def needed(text: str, types: Mapping[str, str], function: str, fmod: str) -> str:
-    """The helpers that a text calls, and those that these call, in an order in which each is known before its use."""
-    known = HELPERS | _saturating(types)
+def needed(text: str, types: Mapping[str, str], function: str, fmod: str, own: Mapping[str, str]) -> str:
+    """The helpers that a text calls, and those that these call, in an order in which each is known before its use.
+    `own`: helpers of the language alone."""
+    known = HELPERS | _saturating(types) | dict(own)
     words = {"FN": function, "I64": types["i64"], "U64": types["u64"], "U32": types["u32"], "U16": types["u16"],
              "FMOD32": fmod}  # fmt: skip
     wanted: dict[str, None] = {}

@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd, prod
 
 from ..ir.affine import Affine, FloorDiv, affine, const
@@ -19,6 +19,7 @@ from ..ir.bounds import domain
 from ..ir.dtypes import BOOL, F32, DType
 from ..ir.errors import BuildError
 from ..ir.expr import Const, Expr, Index, Load, Op, distinct, loads
+from ..ir.instructions import use
 from ..ir.nest import BLOCK_KINDS, THREAD_KINDS, Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads, walk
 from ..ir.program import COMBINERS, Buffer
 from ..ir.spmd import AXES, Entry, bound, launch, spread, threaded
@@ -30,7 +31,8 @@ VECTOR_BYTES = 16  # the widest load or store that every one of the languages ha
 @dataclass(frozen=True)
 class Dialect:
     """A language. `types`: the C type of values by dtype; `functions`: formats of primitives that have no operator;
-    `atoms`: kernel, argument, shared, barrier, restrict, unroll, block and thread numbers, infinity and NaN."""
+    `atoms`: kernel, argument, shared, barrier, restrict, unroll, block and thread numbers, infinity and NaN; `helpers`:
+    functions of its own, by name, as texts."""
 
     name: str
     suffix: str
@@ -38,6 +40,7 @@ class Dialect:
     types: Mapping[str, str]
     functions: Mapping[str, str]
     atoms: Mapping[str, str]
+    helpers: Mapping[str, str] = field(default_factory=dict)
 
     def storage(self, dtype: DType) -> str:
         """The C type of an array's elements: 16-bit floats are kept as their bits, booleans as bytes."""
@@ -67,7 +70,7 @@ def render(nest: Nest, dialect: Dialect, symbol: str = "kernel0") -> Text:
 def source(made: Sequence[Text], dialect: Dialect) -> str:
     """A file with all these kernels: the language's prelude, the helpers that they call, and them."""
     body = "\n".join(text.body for text in made)
-    helpers = needed(body, dialect.types, dialect.atoms["function"], dialect.atoms["fmod"])
+    helpers = needed(body, dialect.types, dialect.atoms["function"], dialect.atoms["fmod"], dialect.helpers)
     return "\n".join(part for part in (dialect.prelude, helpers, body) if part)
 
 
@@ -96,6 +99,8 @@ class _Kernel:
         self.buffers: dict[str, Buffer] = {b.name: b for b in self.outer}
         self.aligned: set[str] = set()
         self.count = 0
+        copies = "at_copy_wait" in dialect.helpers
+        self.late = copies and any(isinstance(s, Store) and s.asynchronous for s in leaves((stmt,)))
 
     @property
     def entry(self) -> Entry:
@@ -152,6 +157,8 @@ class _Kernel:
             block_level = isinstance(stmt, (Loop, Alloc, Guard)) and threaded(stmt)
             missing = [x for x, n in zip(AXES, self.launch.block) if n > 1 and x not in bound_axes]
             if isinstance(stmt, Loop) and stmt.barrier:
+                if self.late:
+                    self.line("at_copy_wait();")
                 self.line(self.d.atoms["barrier"])
             if missing and not block_level:
                 tests = " && ".join(f"{self.d.atoms[f'thread.{x}']} == 0" for x in missing)
@@ -209,6 +216,8 @@ class _Kernel:
                     self.statements(stmt.body, bound_axes | axes)
         elif kind == "vector" and self.vector(stmt):
             pass
+        elif kind == "tensor":
+            self.tensor(stmt)
         else:
             if kind in ("unroll", "vector"):
                 self.line(self.d.atoms["unroll"])
@@ -231,7 +240,11 @@ class _Kernel:
         """A loop over neighbours as one vector load an operand and one vector store; False where that does not fit."""
         leaf = stmt.body[0] if len(stmt.body) == 1 else None
         n, atoms = stmt.constant, self.d.atoms
-        if not isinstance(leaf, Store) or n not in (2, 4):
+        if not isinstance(leaf, Store) or n is None:
+            return False
+        if isinstance(leaf.value, Load) and self.moved(leaf, leaf.value, stmt.name, n):
+            return True
+        if n not in (2, 4) or self.buffers[leaf.buffer].dtype != F32:
             return False
         found = dict.fromkeys(loads(leaf.value))
         lane = stmt.name
@@ -262,17 +275,36 @@ class _Kernel:
             self.line(f"{store.format(type=kind, n=n, at=at, value=out)};")
         return True
 
+    def moved(self, leaf: Store, load: Load, lane: str, n: int) -> bool:
+        """A copy of neighbours as one word of 4, 8 or 16 bytes, whatever they are."""
+        kind = {4: "u32", 8: "f32", 16: "f32"}.get(n * load.dtype.bytes)
+        places = [(leaf.buffer, leaf.index), (load.buffer, load.index)]
+        if kind is None or not all(self.whole(name, index, lane, n) for name, index in places):
+            return False
+        size = n * load.dtype.bytes
+        word = self.d.types[kind] + {8: "2", 16: "4"}.get(size, "")
+        zero = {lane: const(0)}
+        to, source = (self.place(name, tuple(a.substitute(zero) for a in index)) for name, index in places)
+        if self.late and leaf.asynchronous:
+            self.line(f"at_copy_async{size}({to}, {source});")
+            return True
+        into, out = (self.space(name, "{space}") for name, _ in places)
+        self.line(f"*({into} {word}*)({to}) = *({out} const {word}*)({source});".replace("( ", "("))
+        return True
+
     def whole(self, name: str, index: tuple[Affine, ...], lane: str, n: int) -> bool:
-        """Neighbouring elements of a plain type, starting at a multiple of the vector's size."""
+        """Neighbouring elements, starting at a multiple of the vector's size."""
         b, flat = self.buffers[name], self.flat(name, index)
-        if b.scope == "register" or b.dtype not in (F32,) or flat is None or flat.coefficient(lane) != 1:
+        if b.scope == "register" or flat is None or flat.coefficient(lane) != 1:
             return False
         rest = flat - affine(lane)
         if lane in rest.names() or gcd(rest.const, *(c for _, c in rest.terms)) % n:
             return False
+        if n * b.dtype.bytes > VECTOR_BYTES:
+            return False
         if b.scope in ("input", "output", "temp"):
             self.aligned.add(name)
-        return n * b.dtype.bytes <= VECTOR_BYTES
+        return True
 
     def vector_type(self, name: str, n: int) -> str:
         return f"{self.d.storage(self.buffers[name].dtype)}{n}"
@@ -280,6 +312,41 @@ class _Kernel:
     def space(self, name: str, text: str) -> str:
         local = self.buffers[name].scope == "shared"
         return text.replace("{space}", self.d.atoms["local" if local else "global"].strip())
+
+    # ---- matrix instructions ----------------------------------------------------------------------------------------
+
+    def tensor(self, stmt: Loop) -> None:
+        """Operands into registers, as the instruction wants them, and a call of its function."""
+        found = use(stmt, self.path[:-1])
+        if isinstance(found, str) or f"at_{found.instruction.name}" not in self.d.helpers:
+            raise BuildError(f"{self.d.name} has no {stmt.instruction}", reason="no-instruction")
+        known, leaf, word = found.instruction, found.leaf, self.d.types["u32"]
+        with self.braces(""):
+            for which, fragment in (("a", known.a), ("b", known.b)):
+                per = 32 // known.operand.bits
+                load = (found.a if which == "a" else found.b)[0]
+                rows = [[found.index(which, e) for e in range(at, at + per)] for at in range(0, fragment.elements, per)]
+                words = ", ".join(self.packed(load, row) for row in rows)
+                self.line(f"const {word} {which}[{len(rows)}] = {{{words}}};")
+            place = self.place(leaf.buffer, (*leaf.index[:-1], const(0)))
+            self.line(f"at_{known.name}({place}, a, b);")
+
+    def packed(self, load: Load, indices: list[tuple[Affine, ...]]) -> str:
+        """Elements side by side in 32 bits, the first one lowest; neighbours in memory are one load."""
+        word, bits = self.d.types["u32"], load.dtype.bits
+        flats = [self.flat(load.buffer, index) for index in indices]
+        first = flats[0]
+        if len(flats) > 1 and first is not None and all(f == first + n for n, f in enumerate(flats)):
+            where = domain(tuple(self.path), tuple(self.guards))
+            first = where.simplify(first)
+            if not gcd(first.const, *(c for _, c in first.terms)) % len(flats):
+                return f"*(const {word}*)({self.place(load.buffer, indices[0])})"
+        texts = [self.element(load.buffer, index) for index in indices]
+        if load.dtype.bits == 32:
+            return f"at_bits({texts[0]})"
+        kind = self.d.types[f"u{bits}"]
+        return " | ".join(f"({word})({kind}){text} << {n * bits}" if n else f"({word})({kind}){text}"
+                          for n, text in enumerate(texts))  # fmt: skip
 
     # ---- values -----------------------------------------------------------------------------------------------------
 

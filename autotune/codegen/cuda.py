@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .clike import Dialect
+from .instructions import CUDA_INSTRUCTIONS
 
 TYPES = {
     "f32": "float", "f64": "double", "u16": "unsigned short", "i8": "signed char", "i16": "short", "i32": "int",
@@ -30,4 +31,23 @@ ATOMS = {
     "load": "*(const {type}*)({at})", "store": "*({type}*)({at}) = {value}",
     "inf": "__int_as_float(0x7f800000)", "nan": "__int_as_float(0x7fc00000)", "fmod": "fmodf",
 }  # fmt: skip
-CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS)
+_ASYNC = """#ifndef AT_HOST
+FN void at_copy_async{n}(void *to, const void *from) {{
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.{kind}.shared.global [%0], [%1], {n};" :: "r"((U32)__cvta_generic_to_shared(to)), "l"(from)
+               : "memory");
+#else
+  *({word} *)to = *(const {word} *)from;
+#endif
+}}
+#endif"""
+_WAIT = """#ifndef AT_HOST
+FN void at_copy_wait() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+#endif"""
+_COPIES = {f"at_copy_async{n}": _ASYNC.format(n=n, kind="cg" if n == 16 else "ca", word=word)
+           for n, word in ((4, "float"), (8, "float2"), (16, "float4"))} | {"at_copy_wait": _WAIT}  # fmt: skip
+CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS, CUDA_INSTRUCTIONS | _COPIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .clike import Dialect
 from .cuda import ATOMS, FUNCTIONS, TYPES
+from .instructions import HIP_INSTRUCTIONS
 
 PRELUDE = """#ifdef __HIP_PLATFORM_AMD__
 #include <hip/hip_runtime.h>
@@ -32,4 +33,5 @@ HIP = Dialect(
     "hip", ".hip", PRELUDE, TYPES, FUNCTIONS | _BUILTIN,
     ATOMS | {f"block.{a}": f"AT_BLOCK({a})" for a in "xyz"} | {f"thread.{a}": f"AT_THREAD({a})" for a in "xyz"}
     | {"inf": "__builtin_inff()", "nan": '__builtin_nanf("")', "fmod": "__builtin_fmodf"},
+    HIP_INSTRUCTIONS,
 )  # fmt: skip

@@ -44,7 +44,8 @@ class DeviceSpec:
     `features` are LLVM attribute strings ("+avx512f"). `peak_flops`: (dtype name, flops a second of one core).
     `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
     `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
-    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step.
+    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step; `matrix`: instructions
+    (`ir.instructions`), the fastest first, with the operations a second of one multiprocessor.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class DeviceSpec:
     threads_per_block: int = 0
     shared_bytes: int = 0
     warp: int = 0
+    matrix: tuple[tuple[str, float], ...] = ()
 
     @property
     def blocks(self) -> bool:
@@ -119,7 +121,8 @@ class DeviceSpec:
         from ..ir.limits import Limits
 
         if self.blocks:
-            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes)
+            known = tuple(name for name, _ in self.matrix)
+            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
 
     @cached_property
@@ -140,7 +143,7 @@ class DeviceSpec:
             names = {f.name for f in dataclasses.fields(DeviceSpec)}
             if unknown := sorted(set(value) - names):
                 raise ValueError(f"unknown fields {', '.join(unknown)}")
-            rows = {k: tuple(map(tuple, value.get(k, ()))) for k in ("peak_flops", "bandwidth", "provenance")}
+            rows = {k: tuple(map(tuple, value.get(k, ()))) for k in ("peak_flops", "bandwidth", "provenance", "matrix")}
             caches = tuple(CacheLevel(**row) for row in value.get("caches", ()))
             return DeviceSpec(**{**value, **rows, "caches": caches, "features": tuple(value.get("features", ()))})
         except (TypeError, ValueError, AttributeError) as error:

@@ -18,7 +18,7 @@ from .affine import Affine, FloorDiv, const, var
 from .bounds import Domain, domain, domain_of
 from .expr import loads
 from .lower import with_shared_axes
-from .nest import Alloc, Block, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Store, show_stmts
+from .nest import Alloc, Block, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, show_stmts
 from .points import Array, Grid, Space, TooManyPoints, clusters, count, grid, merged, space, table
 from .program import Buffer, Compute, TensorProgram
 
@@ -86,6 +86,15 @@ class Site:
 
 
 Access = tuple[Site, Index]
+
+
+def sites(body: tuple[Stmt, ...], path: tuple[Block, ...] = (), position: tuple[int, ...] = ()) -> Iterator[Site]:
+    """Every statement with its place, in program order."""
+    for n, stmt in enumerate(body):
+        if isinstance(stmt, (Loop, Alloc, Guard)):
+            yield from sites(stmt.body, (*path, stmt), (*position, n))
+        else:
+            yield Site(stmt, path, (*position, n))
 
 
 def outside(site: Site, a: Affine, size: int, what: str) -> Violation | None:
@@ -221,7 +230,8 @@ class Dataflow:
         ):
             return
         before = [(w, at) for w, at in writes if w.position < site.position]
-        yield from self._met("undefined", "is read before it is written", before, (site, index), key[0])
+        carried = [(w, at) for w, at in writes if _carried(w, site, len(key[1]))]
+        yield from self._met("undefined", "is read before it is written", before, (site, index), key[0], carried)
 
     def _used(self, key: Key, site: Site, index: Index) -> Iterator[Violation]:
         """What is accumulated is read afterwards (a maximum that loses a lane is seldom seen from outside)."""
@@ -229,13 +239,19 @@ class Dataflow:
         after = [(r, at) for r, at in (*self.reads[key], *more) if r.position > site.position]
         yield from self._met("unused", "is not read after its update", after, (site, index), key[0])
 
-    def _met(self, kind: str, what: str, others: list[Access], access: Access, name: str) -> Iterator[Violation]:
-        """A violation unless every element of the access is one of the others', in one iteration of common loops."""
+    def _met(
+        self, kind: str, what: str, others: list[Access], access: Access, name: str, carried: Sequence[Access] = ()
+    ) -> Iterator[Violation]:
+        """A violation unless every element of the access is one of the others', in one iteration of common loops, or
+        one that the iteration before touched in `carried`."""
         if any(_covers(other, access) for other in reversed(others)):
             return
         what = f"{name}[{', '.join(map(str, access[1]))}] {what} in {access[0]}"
         try:
-            missing = _missing(others, access, access[0].buffer(self.nest, name).shape) if others else ()
+            shape = access[0].buffer(self.nest, name).shape
+            missing = _missing(others, access, shape) if others else ()
+            if missing is not None and carried:
+                missing = _missing([*others, *carried], access, shape, len(others))
         except TooManyPoints:
             yield Violation("undecided", f"{what}, or not: too many points to tell")
             return
@@ -293,20 +309,32 @@ def _visits(g: Grid, times: Array, what: str, verb: str, names: tuple[str, ...])
     return Violation("coverage", f"{what} is {verb} {int(times[cell])} times", tuple(zip(names, g.point(cell))))
 
 
-def _missing(others: list[Access], access: Access, shape: tuple[int, ...]) -> tuple[tuple[str, int], ...] | None:
-    """An element of the access that none of the others touches in the same iteration of common loops; None if none."""
+def _carried(write: Site, read: Site, level: int) -> bool:
+    """Is the innermost loop around both, below the buffer's Alloc, one whose iterations follow each other?"""
+    common = [b for b in read.path[level : write.common(read)] if isinstance(b, Loop)]
+    return bool(common) and common[-1].kind in ("serial", "unroll") and common[-1].constant != 1
+
+
+def _missing(
+    others: list[Access], access: Access, shape: tuple[int, ...], same: int | None = None
+) -> tuple[tuple[str, int], ...] | None:
+    """An element of the access that none of the others touches in the same iteration of common loops, or (those after
+    the first `same`) in the iteration before of the innermost of them; None if there is no such element."""
     site, index = access
     shared = site.path[: max(o.common(site) for o, _ in others)]
     around = space(shared)
     bodies: list[Body] = [(index, site.space)]
-    for o, touched in others:
+    for n, (o, touched) in enumerate(others):
         inner = o.path[o.common(site) :]
+        innermost = next((b.name for b in reversed(o.path[: o.common(site)]) if isinstance(b, Loop)), "")
+        late = same is not None and n >= same
+        before = {innermost: var(innermost) - 1} if late else {}
         fresh = {b.name: var(f"{b.name}'") for b in inner if isinstance(b, Loop)}
         loops = [(b.name, b.extents) for b in inner if isinstance(b, Loop)]
-        own = [(f"{n}'", tuple(e.substitute(fresh) for e in extents)) for n, extents in loops]
-        guards = [c.substitute(fresh) for c in _conditions(inner)]
+        own = [(f"{n}'", tuple(e.substitute(fresh | before) for e in extents)) for n, extents in loops]
+        guards = [c.substitute(fresh | before) for c in _conditions(inner)] + ([var(innermost) - 1] if late else [])
         where = Space((*around.loops, *own), (*around.guards, *guards)).normal()
-        bodies.append((tuple(a.substitute(fresh) for a in touched), where))
+        bodies.append((tuple(a.substitute(fresh | before) for a in touched), where))
     g = per_instance(bodies, shape, [tuple(n for n, _ in around.loops)] * len(bodies))
     bad = np.argwhere((g.rows[0] > 0) & (sum(g.rows[1:]) == 0))
     return tuple((f"dim{d}", v) for d, v in enumerate(g.point(bad[0])[: len(shape)])) if len(bad) else None

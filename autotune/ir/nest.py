@@ -20,7 +20,7 @@ from .program import Buffer
 
 BLOCK_KINDS = ("block.x", "block.y", "block.z")
 THREAD_KINDS = ("thread.x", "thread.y", "thread.z", "thread")
-LOOP_KINDS = ("serial", "unroll", "vector", "parallel", *BLOCK_KINDS, *THREAD_KINDS)
+LOOP_KINDS = ("serial", "unroll", "vector", "parallel", "tensor", *BLOCK_KINDS, *THREAD_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Loop:
     iteration a block of a grid. "thread.x", ...: one iteration a thread of its block; nested loops of kind "thread"
     count all threads of a block together, the innermost fastest. What stands in no thread loop of an axis is done by
     the threads that are number 0 along it. `barrier`: all threads of the block meet before the loop begins.
+    "tensor": with what it holds, the matrix instruction `instruction` (`instructions.py`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Loop:
     lanes: int = 0
     chunk: int = 0
     barrier: bool = False
+    instruction: str = ""
 
     @property
     def constant(self) -> int | None:
@@ -55,7 +57,8 @@ class Store:
 
     `tag` is the stage (the Compute, or a cache of one of its operands) that the statement belongs to. `origin` maps
     axes of that stage to the affine coordinates of the point being computed. `role`: "compute" evaluates the stage's
-    body; "init", "write" move an accumulator, "combine" adds one to another; "copy" fills a cache.
+    body; "init", "write" move an accumulator, "combine" adds one to another; "copy" fills a cache. `asynchronous`: may
+    be under way until threads meet next.
     """
 
     buffer: str
@@ -65,6 +68,7 @@ class Store:
     origin: tuple[tuple[str, Affine], ...] = ()
     role: str = "compute"
     nontemporal: bool = False
+    asynchronous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,7 @@ def show_stmts(body: tuple[Stmt, ...], indent: int = 0) -> Iterator[str]:
                 extent = f"min({extent})" if len(stmt.extents) > 1 else extent
                 kind = "" if stmt.kind == "serial" else f" {stmt.kind}" + (f"({stmt.lanes})" if stmt.lanes else "")
                 kind += " after a barrier" if stmt.barrier else ""
+                kind += f" {stmt.instruction}" if stmt.instruction else ""
                 yield f"{pad}for {stmt.name} < {extent}{kind}:"
                 yield from show_stmts(stmt.body, indent + 1)
             case Alloc(buffer=b):
@@ -242,7 +247,7 @@ def show_stmts(body: tuple[Stmt, ...], indent: int = 0) -> Iterator[str]:
             case Prefetch():
                 yield f"{pad}prefetch {stmt.buffer}[{', '.join(map(str, stmt.index))}]"
             case Store():
-                hint = " nontemporal" if stmt.nontemporal else ""
+                hint = " nontemporal" if stmt.nontemporal else " asynchronous" if stmt.asynchronous else ""
                 yield f"{pad}{stmt.buffer}[{', '.join(map(str, stmt.index))}] = {show(stmt.value)}{hint}"
             case Reduce():
                 where = "" if stmt.first is None else f"  first({', '.join(map(str, stmt.first))})"

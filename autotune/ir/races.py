@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from math import gcd
 
 from .affine import Affine, Atom, FloorDiv, Mod, affine
+from .bounds import Domain
 from .dataflow import Access, Site, Violation
 from .nest import BLOCK_KINDS, THREAD_KINDS, Loop, Nest, Reduce, reads
 from .program import Buffer
@@ -64,9 +65,28 @@ def separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine, 
         low, high = [e[0] for e in ends if e[0] is not None], [e[1] for e in ends if e[1] is not None]
         if step != 0 and len(low) == len(high) == len(ends) and max(high) - min(low) < abs(step):
             return True
-        # Or all rests are equal modulo something that c * digit stays below.
-        most = max(where.upper(Affine(((digit, 1),))) or 0 for where, _ in rests)
-        period = gcd(*(c for _, r in rests for _, c in r.terms), *(r.const - rests[0][1].const for _, r in rests))
-        return step != 0 and abs(step) * most < period
+        # Or the rest is a small part, below |c|, and a multiple of some period that c * digit and it stay below.
+        most = abs(step) * max(where.upper(Affine(((digit, 1),))) or 0 for where, _ in rests)
+        return step != 0 and any(_within(rests, period, abs(step), most) for period in _periods(rests, most))
 
     return any(all(any(decided(v, d) for d in range(len(flat[0]))) for v in row) for row in ((lp.name,), *digits))
+
+
+def _periods(rests: list[tuple[Domain, Affine]], most: int) -> set[int]:
+    """Numbers above `most` of which the large coefficients may all be multiples."""
+    large = {abs(c) for _, r in rests for _, c in r.terms if abs(c) > most}
+    return {gcd(*large), *large} if large else {most + 1}
+
+
+def _within(rests: list[tuple[Domain, Affine]], period: int, step: int, most: int) -> bool:
+    """But for multiples of the period all rests lie in a span below `step`, `most` and the span below the period."""
+    ends = []
+    for where, rest in rests:
+        start = (rest.const - rests[0][1].const) % period
+        small = Affine(tuple((t, c) for t, c in rest.terms if c % period), start)
+        low, high = where.lower(small), where.upper(small)
+        if low is None or high is None:
+            return False
+        ends.append((low, high))
+    span = max(high for _, high in ends) - min(low for low, _ in ends)
+    return span < step and most + span < period

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
+from math import lcm, prod
 
-from .affine import const, var
-from .dataflow import Access, Site, Violation, apart
+import numpy as np
+
+from .affine import Mod, const, var
+from .dataflow import Access, Site, Violation, apart, sites
+from .expr import Load
 from .nest import (
     BLOCK_KINDS,
     THREAD_KINDS,
@@ -85,6 +88,28 @@ def hazards(nest: Nest) -> Iterator[Violation]:
     if any(map(threaded, nest.body)):
         for _, message in _clashes(nest):
             yield Violation("race", message)
+        yield from _under_way(nest)
+
+
+def _under_way(nest: Nest) -> Iterator[Violation]:
+    """Asynchronous stores that are no copies into shared memory, or whose target their own region touches again."""
+    every = [s for s in sites(nest.body) if not isinstance(s.leaf, Prefetch)]
+    for s in every:
+        if not isinstance(s.leaf, Store) or not s.leaf.asynchronous:
+            continue
+        name, region = s.leaf.buffer, _region(s)
+        if not isinstance(s.leaf.value, Load) or s.buffer(nest, name).scope != "shared" or len(region) > len(s.path):
+            yield Violation("race", f"{s} is asynchronous, and no copy by threads into shared memory")
+        beside = [o.leaf for o in every if o is not s and _region(o) == region]
+        if any(name == leaf.buffer or name in {b for b, _ in reads(leaf)} for leaf in beside):
+            yield Violation("race", f"{s} may be under way when the same threads use {name} again")
+
+
+def _region(site: Site) -> Position:
+    """The position of the outermost loop over threads around a statement; of the statement itself where there is
+    none."""
+    found = (n for n, b in enumerate(site.path) if isinstance(b, Loop) and b.kind in THREAD_KINDS)
+    return site.position[: next(found, len(site.path)) + 1]
 
 
 def launch(stmt: Stmt) -> Launch:
@@ -210,7 +235,7 @@ class _Order:
             here = (*position, n)
             region = isinstance(stmt, Loop) and stmt.kind in THREAD_KINDS
             if region or not isinstance(stmt, (Loop, Alloc, Guard)) or not threaded(stmt):
-                pending = self._region(stmt, here, path, pending)
+                pending = self._region_of(stmt, here, path, pending)
                 continue
             around = (*path, stmt)
             if isinstance(stmt, Guard):
@@ -252,20 +277,16 @@ class _Order:
     def _uses(self, stmt: Stmt, here: Position, path: tuple[Block, ...]) -> Iterator[_Use]:
         """Every access in here to an array that threads share."""
 
-        def visit(stmt: Stmt, here: Position, path: tuple[Block, ...]) -> Iterator[Site]:
-            if isinstance(stmt, (Loop, Alloc, Guard)):
-                for n, inner in enumerate(stmt.body):
-                    yield from visit(inner, (*here, n), (*path, stmt))
-            elif not isinstance(stmt, Prefetch):
-                yield Site(stmt, path, here)
-
-        for site in visit(stmt, here, path):
+        for site in sites((stmt,), path, here[:-1]):
             leaf: Leaf = site.leaf
+            if isinstance(leaf, Prefetch):
+                continue
+            site = replace(site, position=(*here, *site.position[len(here) :]))
             for name, index, write in ((leaf.buffer, leaf.index, True), *((b, i, False) for b, i in reads(leaf))):
                 if site.buffer(self.nest, name).scope in ("shared", "temp", "output"):
                     yield _Use((site, index), name, write)
 
-    def _region(self, stmt: Stmt, here: Position, path: tuple[Block, ...], pending: list[_Use]) -> list[_Use]:
+    def _region_of(self, stmt: Stmt, here: Position, path: tuple[Block, ...], pending: list[_Use]) -> list[_Use]:
         uses = list(self._uses(stmt, here, path))
         return _merged(self._met(stmt, here, pending, uses), uses)
 
@@ -276,7 +297,10 @@ class _Order:
         for earlier in pending:
             for use in uses:
                 meet = earlier.name == use.name and (earlier.write or use.write)
-                if meet and not apart(earlier.access, use.access) and not _same_thread(earlier, use):
+                late = getattr(earlier.access[0].leaf, "asynchronous", False) and earlier.write
+                if not meet or apart(earlier.access, use.access) or _other_half(earlier, use):
+                    continue
+                if late or not _same_thread(earlier, use):
                     what = "writes" if use.write else "reads"
                     self.found.setdefault(here, (
                         f"{use.access[0]} {what} {use.name}, which other threads touched in {earlier.access[0]}, "
@@ -288,6 +312,21 @@ class _Order:
 
 def _merged(*rows: list[_Use]) -> list[_Use]:
     return list(dict.fromkeys(use for row in rows for use in row))
+
+
+def _other_half(earlier: _Use, use: _Use) -> bool:
+    """Proved: in one dimension both name a remainder of the same loop, in the same iteration, and never the same."""
+    (one, index), (two, other) = earlier.access, use.access
+    around = {b.name for b in two.path[: one.common(two)] if isinstance(b, Loop)} - earlier.moved
+    for a, b in zip(index, other):
+        names = a.names() | b.names()
+        divisors = [t.divisor for t, _ in (*a.terms, *b.terms) if isinstance(t, Mod)]
+        linear = any(isinstance(t, str) for t, _ in (*a.terms, *b.terms))
+        if len(names) == 1 and names <= around and divisors and not linear:
+            at = {next(iter(names)): np.arange(lcm(*divisors))}
+            if bool(np.all(a.evaluate(at) != b.evaluate(at))):
+                return True
+    return False
 
 
 def _same_thread(earlier: _Use, use: _Use) -> bool:

@@ -12,8 +12,11 @@ from math import prod
 
 from .affine import Affine, var
 from .dataflow import Dataflow, Site, Violation, outside
+from .dataflow import sites as all_sites
+from .digits import digits
 from .errors import VerifyError
 from .expr import names
+from .instructions import use
 from .limits import Limits
 from .nest import BLOCK_KINDS, LOOP_KINDS, THREAD_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
 from .program import COMBINERS, Buffer, TensorProgram
@@ -45,8 +48,9 @@ def verify(program: TensorProgram, nest: Nest, limits: Limits) -> Report:
         return Report(tuple(found))
     found = list(_limits(nest, sites, limits)) + list(_bounds(nest, sites))
     if not found:
-        statements = [s for s in sites if not isinstance(s.leaf, Prefetch)]
-        found = [*races(nest, statements), *hazards(nest), *Dataflow(program, nest, statements).violations()]
+        plain = digits(nest)
+        statements = [s for s in all_sites(plain.body) if not isinstance(s.leaf, Prefetch)]
+        found = [*races(plain, statements), *hazards(nest), *Dataflow(program, plain, statements).violations()]
     return Report(tuple(dict.fromkeys(found)))
 
 
@@ -75,7 +79,7 @@ class _Structure:
             here = (*position, n)
             match stmt:
                 case Loop(name=name):
-                    yield from self._loop(stmt, loops)
+                    yield from self._loop(stmt, path, loops)
                     yield from self._visit(stmt.body, (*path, stmt), here, {**loops, name: stmt}, buffers)
                 case Guard(conditions=conditions):
                     yield from _bound(conditions, loops, "a guard")
@@ -90,13 +94,16 @@ class _Structure:
                     yield from self._leaf(site, loops, buffers)
                     self.sites.append(site)
 
-    def _loop(self, lp: Loop, loops: dict[str, Loop]) -> Iterator[Violation]:
+    def _loop(self, lp: Loop, path: tuple[Block, ...], loops: dict[str, Loop]) -> Iterator[Violation]:
         if lp.name in loops or not lp.extents:
             yield Violation("names", f"loop {lp.name} repeats a name of its path, or has no extent")
         yield from _bound(lp.extents, loops, lp.name)
+        if lp.kind == "tensor" and isinstance(why := use(lp, path), str):
+            yield Violation("tensor", f"{lp.name}: {why}")
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
         bad = (lp.kind == "parallel" and inside) or (lp.kind != "vector" and "vector" in inside)
+        bad |= "tensor" in inside and lp.kind not in ("serial", "unroll")
         if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis
             bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS)
         if lp.kind in THREAD_KINDS:
@@ -106,7 +113,7 @@ class _Structure:
             bad |= lp.kind != "thread" and "thread" in threads
         if lp.kind not in LOOP_KINDS or bad:
             yield Violation("kind", f"loop {lp.name} cannot be {lp.kind} inside {', '.join(inside) or 'no'} loops")
-        if lp.kind in ("unroll", "vector", *BLOCK_KINDS, *THREAD_KINDS) and most is None:
+        if lp.kind in ("unroll", "vector", "tensor", *BLOCK_KINDS, *THREAD_KINDS) and most is None:
             yield Violation("kind", f"{lp.kind} loop {lp.name} has no constant bound")
         if lp.kind == "vector":
             if lp.lanes < 1 or lp.lanes & (lp.lanes - 1) or (most is not None and most > lp.lanes):
@@ -133,7 +140,7 @@ class _Structure:
             elif buffer.scope == "register":
                 for n in frozenset().union(*(a.names() for a in index)) & loops.keys():
                     own = loops[n].kind in THREAD_KINDS and var(n) in index
-                    if loops[n].kind not in ("unroll", "vector") and loops[n].constant != 1 and not own:
+                    if loops[n].kind not in ("unroll", "vector", "tensor") and loops[n].constant != 1 and not own:
                         yield Violation("register", f"register {name} is indexed by {loops[n].kind} loop {n} in {site}")
 
 
@@ -169,6 +176,9 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
         yield Violation("limit", f"stage {most} has {bodies[most]} bodies; at most {limits.bodies}")
     if instances > limits.instances:
         yield Violation("limit", f"{instances} statements after unrolling; at most {limits.instances}")
+    wanted = {b.instruction for s in sites for b in s.path if isinstance(b, Loop) and b.instruction}
+    if missing := wanted - set(limits.instructions):
+        yield Violation("limit", f"the device has no instruction {sorted(missing)[0]}")
     for stmt in nest.body:
         asked = launch(stmt)
         if asked.threads > limits.threads:

@@ -5,11 +5,13 @@ from .bind import Bind, Distribute, TreeReduce
 from .fusion import ComputeAt
 from .hints import Prefetch, ReadAhead, StoreHint
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
-from .pack import Pack, copy_loop
+from .pack import Pack, Pad, copy_loop
+from .pipeline import Pipeline
+from .tensor import Tensorize
 from .tile import RegisterTile, Tile
 
 __all__ = [
-    "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Parallel", "Prefetch", "ReadAhead", "RegisterTile",
-    "Reorder", "Split", "Step", "StoreHint", "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop",
+    "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Pad", "Parallel", "Pipeline", "Prefetch", "ReadAhead", "RegisterTile",
+    "Reorder", "Split", "Step", "StoreHint", "Tensorize", "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop",
     "step_from_json",
 ]  # fmt: skip

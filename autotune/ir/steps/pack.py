@@ -7,7 +7,7 @@ from functools import partial
 
 from ..affine import Affine, const, var
 from ..expr import Expr, Load, Op, loads, names, substitute, transform
-from ..nest import Alloc, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, tags, walk
+from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, tags, walk, with_body
 from ..program import Buffer
 from .base import Path, Step, enclosing, prune_terms, rewrite_loops
 
@@ -22,8 +22,8 @@ class Pack(Step, kind="pack"):
     """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P }
 
     `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that
-    varies with the same loops, so a prologue is computed once an element. `at` names the loop inside which one block
-    is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into
+    varies with the same loops, so a prologue is computed once an element (`bare`: the operand alone). `at` names the
+    loop inside which one block is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into
     panels, the panel number outermost and the position inside a panel innermost. The copy is a stage of its own,
     `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel dimension by its
     width (`tile`) and the panel arithmetic disappears.
@@ -32,6 +32,7 @@ class Pack(Step, kind="pack"):
     load: int
     at: str
     panels: tuple[tuple[int, int], ...] = ()
+    bare: bool = False
 
     @property
     def name(self) -> str:
@@ -91,7 +92,7 @@ class Pack(Step, kind="pack"):
 
         position = [var(copy_loop(self.name, d)) for d in range(len(block))]
         caches = frozenset(n for n, b in nest.all_buffers.items() if b.scope in ("scratch", "register"))
-        whole = staged(leaf.value, target, caches)
+        whole = target if self.bare else staged(leaf.value, target, caches)
         value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
         cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
         boxes = [_constant(terms) for terms in extents]
@@ -127,6 +128,32 @@ class Pack(Step, kind="pack"):
         if missing := (names(whole) & inner_names) - values.keys():
             raise self.fail(f"the prologue depends on {sorted(missing)[0]}", "prologue")
         return substitute(whole, values)
+
+
+@dataclass(frozen=True)
+class Pad(Step, kind="pad"):
+    """alloc P[m, n]  -->  alloc P[m, n + elements]: rows of a copy start in other banks of shared memory."""
+
+    elements: int
+
+    def apply(self, nest: Nest) -> Nest:
+        b = nest.all_buffers.get(self.stage)
+        if b is None or b.scope not in ("scratch", "shared") or b in nest.buffers or not b.shape:
+            raise self.fail("no copy of that name is here", "no-such-stage")
+        if self.elements < 1:
+            raise self.fail("needs at least one element", "bad-factor")
+        return Nest(nest.buffers, self._visit(nest.body))
+
+    def _visit(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        out: list[Stmt] = []
+        for stmt in body:
+            if isinstance(stmt, (Loop, Alloc, Guard)):
+                stmt = with_body(stmt, self._visit(stmt.body))
+            if isinstance(stmt, Alloc) and stmt.buffer.name == self.stage:
+                shape = (*stmt.buffer.shape[:-1], stmt.buffer.shape[-1] + self.elements)
+                stmt = replace(stmt, buffer=replace(stmt.buffer, shape=shape))
+            out.append(stmt)
+        return tuple(out)
 
 
 def staged(value: Expr, target: Load, caches: frozenset[str] = frozenset()) -> Expr:
