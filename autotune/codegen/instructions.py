@@ -7,7 +7,7 @@ of the same names.
 
 from __future__ import annotations
 
-from ..ir.instructions import INSTRUCTIONS, Instruction
+from ..ir.instructions import INSTRUCTIONS
 
 _PTX = {
     "mma_m16n8k16_f16": "m16n8k16.row.col.f32.f16.f16.f32", "mma_m16n8k16_bf16": "m16n8k16.row.col.f32.bf16.bf16.f32",
@@ -30,17 +30,13 @@ _AMD = {
 _BITS = {"_Float16": 16, "short": 16, "int": 32, "long": 64}
 
 
-def _words(i: Instruction) -> tuple[int, int]:
-    return i.a.elements * i.operand.bits // 32, i.b.elements * i.operand.bits // 32
-
-
 def _guarded(text: str) -> str:
     return f"#ifndef AT_HOST\n{text}\n#endif"
 
 
 def _ptx(name: str) -> str:
     i = INSTRUCTIONS[name]
-    (a, b), c, real = _words(i), i.c.elements, i.result.is_float
+    a, b, c, real = i.a.words(i.operand), i.b.words(i.operand), i.c.elements, i.result.is_float
     kind, letter = ("float", "f") if real else ("int", "r")
     at = [f"%{n}" for n in range(c + a + b)]
     groups = ", ".join(f"{{{', '.join(at[n:m])}}}" for n, m in ((0, c), (c, c + a), (c + a, c + a + b), (0, c)))

@@ -34,11 +34,12 @@ def describe(kind: str, arch: str) -> DeviceSpec:
     hertz, lanes = row["ghz"] * 1e9, row["lanes"]
     peak = hertz * 2 * lanes  # one fused multiply-add a lane and cycle
     rates = (("f32", peak), ("f64", peak * row["f64"]))
+    matrix = tuple((name, rate * 1e12 / row["cores"]) for name, rate in row.get("matrix", {}).items())
     moved = tuple(("DRAM", how, row["gbytes"] * 1e9 * share, 1) for how, share in (("read", 1.0), ("write", 1.0),
                                                                                   ("copy", 0.9)))  # fmt: skip
     return DeviceSpec(
         kind, row["vendor"], row["name"], arch, cores=row["cores"], vector_bits=128, vector_registers=255,
         frequency_hz=hertz, caches=(CacheLevel("L2", row["l2"], 128, 16, row["cores"]),), peak_flops=rates,
         bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
-        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"],
+        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], matrix=matrix,
     )  # fmt: skip

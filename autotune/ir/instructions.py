@@ -32,6 +32,10 @@ class Fragment:
     column: Affine
     copies: int = 1
 
+    def words(self, dtype: DType) -> int:
+        """32-bit registers of one lane."""
+        return self.elements * dtype.bits // 32
+
     def at(self, lane: Affine, element: Affine) -> tuple[Affine, Affine]:
         where = {"lane": lane, "e": element}
         return self.row.substitute(where), self.column.substitute(where)

@@ -21,6 +21,8 @@ from ..ir.steps import (
     ComputeAt,
     Distribute,
     Pack,
+    Pad,
+    Pipeline,
     RegisterTile,
     Reorder,
     Split,
@@ -29,20 +31,22 @@ from ..ir.steps import (
     TreeReduce,
     Unroll,
     Vectorize,
-    copy_loop,
 )
 from .facts import Access, Facts, Stage
+from .matrices import LINE, MatrixSketch, copied, fitting
 from .sketch import Column, Point, Priced, Sketch, grid, select
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
 
 
-def _seconds(spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, traffic: Any) -> Column:
+def _seconds(
+    spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, traffic: Any, enough: int = 512
+) -> Column:
     """The larger of arithmetic and traffic. `share`: of a multiprocessor's peak that its threads reach by themselves;
-    the last wave of blocks is as long as a full one, and few threads hide no latency."""
+    the last wave of blocks is as long as a full one, and fewer threads than are `enough` hide no latency."""
     flops = float(stage.compute.points * max(stage.light + 8 * stage.heavy, 1))
     waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
-    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / 512)
+    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / enough)
     arithmetic = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
     moving = traffic / spec.bytes_per_second("DRAM", "copy")
     seconds: Column = np.maximum(arithmetic, moving) + spec.launch_seconds
@@ -178,8 +182,13 @@ class TeamSketch:
 
 @dataclass(frozen=True)
 class TileSketch:
-    """A block a tile of a product, its operands in shared memory. Holes: threads along rows and columns, results of a
-    thread (`tm`, `tn`), depth of a block of the reduction (`depth`)."""
+    """A block a tile of a product, its operands in shared memory as they lie in memory. Holes: threads along rows and
+    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), and whether the next block
+    is copied meanwhile (`ahead`).
+
+    Where tiles are whole, a thread's columns are groups that lie apart, so that neighbouring threads read neighbouring
+    words; and four steps of the reduction are written out, which read a row of four at once where it lies that way.
+    """
 
     facts: Facts
     stage: Stage
@@ -190,70 +199,92 @@ class TileSketch:
     spec: DeviceSpec
     name: str = "tile"
 
+    @property
+    def size(self) -> int:
+        return self.stage.dtype.compute.bytes
+
     def priced(self) -> Priced:
-        e, s = self.stage.extents, self.stage
+        e, s, vector = self.stage.extents, self.stage, max(1, LINE // self.size)
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32))
-        ty, tx, tm, tn, depth = (columns[c] for c in ("ty", "tx", "tm", "tn", "depth"))
-        threads, size = ty * tx, s.dtype.compute.bytes
-        shared = (ty * tm + tx * tn) * depth * size
+        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32), ahead=(0, 1))
+        ty, tx, tm, tn, depth, ahead = columns.values()
+        threads, size = ty * tx, self.size
+        shared = (1 + ahead) * sum((self._rows(a, ty * tm, tx * tn, depth) * (self._run(a, ty * tm, tx * tn, depth)
+                                    + (vector if a.contiguous(self.k) else 0))) for a in s.loads) * size  # fmt: skip
+        fits = np.ones(len(ty), bool)
+        for a in s.loads:
+            chunks = np.maximum(1, self._run(a, ty * tm, tx * tn, depth) // vector)
+            fits &= (threads % chunks == 0) & (threads >= chunks)
         rules = {
             "threads": (threads >= 32) & (threads <= min(256, self.spec.threads_per_block)),
-            "registers": tm * tn + tm + tn <= 100,
-            "shared": shared <= self.spec.shared_bytes,
-            "copy": (threads % (depth // VECTOR) == 0) & ((tx * tn) % VECTOR == 0) & (threads * VECTOR >= tx * tn)
-            & (threads % (tx * tn // VECTOR) == 0),
-            "depth": (depth == 8) | (depth <= k), "rows": (ty * tm <= 2 * m) | (ty == 4),
-            "columns": (tx * tn <= 2 * n) | (tx == 8),
+            "registers": (tm * tn + tm + tn) * size <= 400,
+            "shared": shared <= self.spec.shared_bytes, "copy": fits,
+            "depth": ((depth == 8) | (depth <= k)) & ((ahead == 0) | (k % depth == 0) & (2 * depth <= k)),
+            "rows": (ty * tm <= 2 * m) | (ty == 4), "columns": (tx * tn <= 2 * n) | (tx == 8),
         }  # fmt: skip
         keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
-        ty, tx, tm, tn, depth = (columns[c].astype(float) for c in ("ty", "tx", "tm", "tn", "depth"))
+        ty, tx, tm, tn, depth, ahead = (c.astype(float) for c in columns.values())
         rows, wide = np.ceil(m / (ty * tm)), np.ceil(n / (tx * tn))
         blocks = rows * wide * batch
-        reuse = tm * tn / (tm * tn + 2.0 * (tm + tn) / VECTOR + 1)  # of issue slots that multiply
-        share = 0.95 * reuse / (1 + 24 / (depth * tm * tn))
+        reuse = tm * tn / (tm * tn + 2.0 * (tm + tn) / vector + 1)  # of issue slots that multiply
+        share = 0.95 * reuse / (1 + np.where(ahead == 1, 12, 24) / (depth * tm * tn))
+        # A warp's operands come at 128 bytes a cycle; neighbouring threads of a row share theirs.
+        fetch = (tn + tm * np.maximum(0.25, 1 / tx)) * size * 32 / 128
+        lanes = self.spec.peak("f32") / 2 / self.spec.frequency_hz
+        share = share * np.minimum(1.0, tm * tn * 32 / lanes / fetch)
         waste = (rows * ty * tm / m) * (wide * tx * tn / n)
         traffic = batch * size * (m * k * wide + k * n * rows + 2.0 * m * n)
         near = 0.3 if self.spec.caches and batch * size * (m * k + k * n) < self.spec.caches[0].bytes else 1.0
-        seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near)
+        seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near, 192)
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
+
+    def _run(self, a: Access, high: Any, wide: Any, deep: Any) -> Any:
+        """Neighbouring elements of an operand's block."""
+        return deep if a.contiguous(self.k) else wide if a.uses(self.v) else high
+
+    def _rows(self, a: Access, high: Any, wide: Any, deep: Any) -> Any:
+        """How many such runs a block has."""
+        return (wide if a.uses(self.v) else high) if a.contiguous(self.k) else deep
 
     def schedule(self, point: Point) -> Schedule:
         s, v, u, k = self.stage, self.v, self.u, self.k
-        name, threads = s.name, point["ty"] * point["tx"]
+        name, threads, deep = s.name, point["ty"] * point["tx"], point["depth"]
         high, wide = point["ty"] * point["tm"], point["tx"] * point["tn"]
         batch = [a for a in s.axes if a not in (u, v)]
+        apart = next(a.contiguous(k) for a in s.loads if a.uses(v))
+        group = min(4, point["tn"]) if not apart else 1
+        grouped = s.extents[v] % wide == 0 and point["tn"] > group
         steps: list[Step] = [Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
-        steps += [Reorder(name, (f"{u}.1", f"{v}.1", k)), Split(name, k, point["depth"])]
-        steps.append(RegisterTile(name, ((f"{u}.1", point["tm"]), (f"{v}.1", point["tn"]))))
-        steps.append(Distribute(name, (f"{u}.1.0", f"{v}.1.0"), f"{k}.0"))
+        steps += [Reorder(name, (f"{u}.1", f"{v}.1", k)), Split(name, k, deep)]
+        if grouped:
+            steps.append(Split(name, f"{v}.1", group * point["tx"]))
+            steps.append(Reorder(name, (f"{u}.1", f"{v}.1.1", f"{v}.1.0", f"{k}.0", f"{k}.1")))
+            tiles = ((f"{v}.1.0", point["tn"] // group), (f"{u}.1", point["tm"]), (f"{v}.1.1", group))
+            owners = {f"{u}.1.0": "thread.y", f"{v}.1.1.0": "thread.x", f"{v}.1.0.0": "thread.z"}
+        else:
+            tiles = ((f"{u}.1", point["tm"]), (f"{v}.1", point["tn"]))
+            owners = {f"{u}.1.0": "thread.y", f"{v}.1.0": "thread.x"}
+        whole = s.extents[k] % deep == 0
+        steps.append(RegisterTile(name, tiles, ((f"{k}.1", 4),) if whole else ()))
+        steps.append(Distribute(name, tuple(owners), f"{k}.0"))
+        steps += [Pack(name, a.ordinal, f"{k}.0") for a in reversed(s.loads)]
         for a in reversed(s.loads):
-            axis, size = (v, wide) if a.uses(v) else (u, high)
-            steps.append(Pack(name, a.ordinal, f"{k}.0", () if a.contiguous(v) else ((a.dims[axis], size),)))
-        for a in reversed(s.loads):
-            steps += self._copy(a, point, threads)
+            axis, cache, near = v if a.uses(v) else u, f"{name}.load{a.ordinal}", a.contiguous(k)
+            along, across = (a.dims[k], a.dims[axis]) if near else (a.dims[axis], a.dims[k])
+            run, other = self._run(a, high, wide, deep), self._rows(a, high, wide, deep)
+            steps += copied(cache, along, across, run, other, self.size, threads)
+            steps += [Pad(cache, max(1, LINE // self.size))] if near else []
+        steps += [Pipeline(name, f"{k}.0", True)] if point["ahead"] else []
         steps += [ComputeAt(e, name) for e in self.epilogues]
-        marked = [name, *self.epilogues] if name in self.facts.temps else [name]
-        for stage in marked:
-            steps += [Unroll(stage, f"{u}.1.1"), Unroll(stage, f"{v}.1.1")]
-            steps += [Bind(stage, f"{u}.1.0", "thread.y"), Bind(stage, f"{v}.1.0", "thread.x")]
+        if whole:
+            steps.append(Unroll(name, f"{k}.1.1"))
+        for stage in [name, *self.epilogues] if name in self.facts.temps else [name]:
+            steps += [Unroll(stage, f"{loop}.1") for loop, _ in tiles]
+            steps += [Bind(stage, loop, to) for loop, to in owners.items()]
         steps += [Bind(name, a, "block.z") for a in batch]
         return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x")))
-
-    def _copy(self, a: Access, point: Point, threads: int) -> list[Step]:
-        """All threads of the block copy an operand's tile, along the axis in which it is contiguous."""
-        cache = f"{self.stage.name}.load{a.ordinal}"
-        axis = self.v if a.uses(self.v) else self.u
-        wide = point["tx"] * point["tn"] if axis == self.v else point["ty"] * point["tm"]
-        mine, depth = copy_loop(cache, a.dims[axis]), copy_loop(cache, a.dims[self.k])
-        along, across, run = (mine, depth, wide) if a.contiguous(axis) else (depth, mine, point["depth"])
-        vector = VECTOR if run % VECTOR == 0 and threads % (run // VECTOR) == 0 else 1
-        steps: list[Step] = [Split(cache, along, vector), Split(cache, across, max(1, threads * vector // run))]
-        steps.append(Reorder(cache, (f"{across}.0", f"{across}.1", f"{along}.0", f"{along}.1")))
-        steps.append(Vectorize(cache, f"{along}.1", vector) if along == mine else Unroll(cache, f"{along}.1"))
-        return [*steps, Bind(cache, f"{across}.1", "thread"), Bind(cache, f"{along}.0", "thread")]
 
 
 def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: DeviceSpec) -> list[Sketch]:
@@ -263,6 +294,8 @@ def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: Device
     first = facts.stages[0]
     if epilogues is not None and (tile := _tile(facts, first, epilogues, spec)):
         found.append(tile)
+        if known := fitting(first, spec):
+            found.append(MatrixSketch(facts, first, tile.v, tile.u, tile.k, epilogues, spec, *known))
     rows = facts.shared_outer
     apart = any(a.buffer.name in facts.by_name and set(a.dims) & set(rows) != set(rows)
                 for s in facts.stages for a in s.loads)  # fmt: skip

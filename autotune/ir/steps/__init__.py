@@ -11,7 +11,7 @@ from .tensor import Tensorize
 from .tile import RegisterTile, Tile
 
 __all__ = [
-    "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Pad", "Parallel", "Pipeline", "Prefetch", "ReadAhead", "RegisterTile",
-    "Reorder", "Split", "Step", "StoreHint", "Tensorize", "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop",
-    "step_from_json",
+    "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Pad", "Parallel", "Pipeline", "Prefetch",
+    "ReadAhead", "RegisterTile", "Reorder", "Split", "Step", "StoreHint", "Tensorize", "Tile", "TreeReduce", "Unroll",
+    "Vectorize", "copy_loop", "step_from_json",
 ]  # fmt: skip

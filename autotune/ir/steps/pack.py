@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..affine import Affine, const, var
-from ..expr import Expr, Load, Op, loads, names, substitute, transform
+from ..expr import Const, Expr, Load, Op, loads, names, substitute, transform
 from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, tags, walk, with_body
 from ..program import Buffer
 from .base import Path, Step, enclosing, prune_terms, rewrite_loops
@@ -23,10 +23,10 @@ class Pack(Step, kind="pack"):
 
     `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that
     varies with the same loops, so a prologue is computed once an element (`bare`: the operand alone). `at` names the
-    loop inside which one block is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into
-    panels, the panel number outermost and the position inside a panel innermost. The copy is a stage of its own,
-    `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel dimension by its
-    width (`tile`) and the panel arithmetic disappears.
+    loop inside which one block is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a
+    dimension is cut into panels, the panel number outermost and the position inside a panel innermost. The copy is a
+    stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel
+    dimension by its width (`tile`) and the panel arithmetic disappears.
     """
 
     load: int
@@ -114,8 +114,9 @@ class Pack(Step, kind="pack"):
         self, whole: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
     ) -> Expr:
         """The staged expression with inner loops replaced by the copy's coordinates."""
-        if whole is target:
-            return Load(target.buffer, tuple(b + p for b, p in zip(bases, position)), target.dtype)
+        at_position = Load(target.buffer, tuple(b + p for b, p in zip(bases, position)), target.dtype)
+        if not names(transform(whole, lambda node: Const(0, node.dtype) if node is target else None)):
+            return transform(whole, lambda node: at_position if node is target else None)
         values: dict[str, Affine] = {}
         for a, base, at in zip(target.index, bases, position):
             local = (a - base).single()
