@@ -102,7 +102,7 @@ class _Structure:
             yield Violation("tensor", f"{lp.name}: {why}")
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
-        bad = (lp.kind == "parallel" and inside) or (lp.kind != "vector" and "vector" in inside)
+        bad = (lp.kind == "parallel" and bool(inside)) or (lp.kind != "vector" and "vector" in inside)
         bad |= "tensor" in inside and lp.kind not in ("serial", "unroll")
         if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis
             bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS)

@@ -261,7 +261,7 @@ class TileSketch:
         if grouped:
             steps.append(Split(name, f"{v}.1", group * point["tx"]))
             steps.append(Reorder(name, (f"{u}.1", f"{v}.1.1", f"{v}.1.0", f"{k}.0", f"{k}.1")))
-            tiles = ((f"{v}.1.0", point["tn"] // group), (f"{u}.1", point["tm"]), (f"{v}.1.1", group))
+            tiles: tuple[tuple[str, int], ...] = ((f"{v}.1.0", point["tn"] // group), (f"{u}.1", point["tm"]), (f"{v}.1.1", group))
             owners = {f"{u}.1.0": "thread.y", f"{v}.1.1.0": "thread.x", f"{v}.1.0.0": "thread.z"}
         else:
             tiles = ((f"{u}.1", point["tm"]), (f"{v}.1", point["tn"]))
