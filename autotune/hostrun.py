@@ -26,7 +26,7 @@ ORDERS = ("forward", "reverse", "permuted")
 SANITIZERS = {"": "", "address": "AddressSanitizer", "thread": "ThreadSanitizer"}
 TIMEOUT = 120  # seconds
 _OPTIONS = {
-    "ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1",
+    "ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
 }  # fmt: skip
 _HEADER = Path(__file__).parent / "codegen" / "cuda_host.h"
 _MAIN = """
