@@ -13,7 +13,7 @@ from autotune.codegen.cuda import CUDA
 from autotune.codegen.hip import HIP
 from autotune.devices import device
 from autotune.floatcheck import Checker
-from autotune.hostrun import ORDERS, Program, compiler
+from autotune.hostrun import ORDERS, SANITIZERS, Program, compiler
 from autotune.ir.errors import DeviceError, VerifyError
 from autotune.ir.lower import lower
 from autotune.ir.nest import Loop, Nest, walk
@@ -28,7 +28,7 @@ except DeviceError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 
-def compiled(nest: Nest, dialect: clike.Dialect = CUDA, sanitize: bool = False, change: Any = None) -> Program:
+def compiled(nest: Nest, dialect: clike.Dialect = CUDA, sanitize: str = "", change: Any = None) -> Program:
     text = clike.render(nest, dialect)
     source = clike.source([text], dialect)
     types = {b.name: dialect.storage(b.dtype) for b in nest.buffers}
@@ -56,7 +56,7 @@ def test_every_program_in_every_order(name: str) -> None:
 @pytest.mark.parametrize("name", NESTS)
 def test_nests_with_barriers(name: str, dialect: clike.Dialect) -> None:
     program, nest = made(name)
-    for sanitize in (False, True):
+    for sanitize in SANITIZERS:
         run = compiled(nest, dialect, sanitize)
         for order in ORDERS:
             assert problem(program, run, order) == "", (order, sanitize)
@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[Callable[[str], str], bool]] = {
 def test_planted_faults_show(name: str) -> None:
     program, nest = made("product")
     change, sanitize = FAULTS[name]
-    run = compiled(nest, sanitize=sanitize, change=change)
+    run = compiled(nest, sanitize="address" if sanitize else "", change=change)
     found = [problem(program, run, order) for order in ORDERS]
     assert any(found), name
     if sanitize:

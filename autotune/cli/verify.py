@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..codegen.clike import Dialect
+from ..devices import DeviceSpec
 from ..floatcheck import Checker
-from ..hostrun import ORDERS, Program
+from ..hostrun import ORDERS, SANITIZERS, Program
 from ..ir.errors import AutotuneError
 from ..options import Options
 from ..shipping import Made, dialect, file, texts, usual
@@ -23,22 +24,27 @@ Finding = tuple[str, str]  # what was checked, and what is wrong: "" if nothing
 
 def verify(case: Case, options: Options, target: str, execute: bool) -> Iterator[Finding]:
     """The findings of one case, each when it is known. Raises VerifyError where a proof fails."""
-    language = dialect(target)
-    for made in texts(program(case), target, usual(target, options.device)):
+    language, spec = dialect(target), usual(target, options.device)
+    for made in texts(program(case), target, spec):
         barriers = made.text.body.count(language.atoms["barrier"])
         told = f"{barriers} barriers, {len(made.text.entries)} grids"
         yield f"{made.symbol}: in bounds, free of races, complete, and the same function ({told})", ""
         if execute:
-            yield from _executed(made, target, language)
+            yield from _executed(made, target, language, spec)
 
 
-def _executed(made: Made, target: str, language: Dialect) -> Iterator[Finding]:
+def _executed(made: Made, target: str, language: Dialect, spec: DeviceSpec) -> Iterator[Finding]:
     checker, text = Checker(made.program), file([made], target)
     types = {b.name: language.storage(b.dtype) for b in made.nest.buffers}
-    for sanitize in (False, True):
-        run = Program(text, made.text.entries, made.nest.buffers, types, sanitize)
-        for order in ORDERS:
-            what = f"{made.symbol}: runs {order}" + (" under AddressSanitizer" if sanitize else "")
+    for sanitize, name in SANITIZERS.items():
+        under = f" under {name}" if name else ""
+        try:
+            run = Program(text, made.text.entries, made.nest.buffers, types, sanitize, spec.warp)
+        except AutotuneError as error:
+            yield f"{made.symbol}: is ready to run{under}", str(error)
+            continue
+        for order in ORDERS[:1] if sanitize == "thread" else ORDERS:  # a race is one in every order
+            what = f"{made.symbol}: runs {order}{under}"
             try:
                 yield what, checker.check(partial(run, order=order)) or ""
             except AutotuneError as error:

@@ -1,108 +1,287 @@
-// Runs CUDA or HIP text on a CPU, unchanged: every thread of a block is a fiber, a barrier is where fibers take turns.
-// Shared memory is filled with NaN before each block; blocks and threads run in an order that the caller chooses. A
-// barrier that some threads of a block do not reach, or that is another one for some of them, ends the program.
+// Runs CUDA or HIP text on a CPU, unchanged: every thread of a block is a fiber, and fibers take turns where threads
+// meet: all of a block at a barrier, those of a warp at a warp operation (cuda_twins.h). Blocks and threads run in an
+// order that the caller chooses. Shared memory is filled with NaN before each block. Threads that do not meet as they
+// must end the program with status 3 and the lines at which they wait.
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS  // C's functions alone: what the overloads of C++ bring takes long to compile
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <numeric>
-#include <random>
-#include <vector>
-
+#define AT_HOST 1  // texts hide here what only their own compilers take, such as assembly
+#ifndef AT_WARP
+#define AT_WARP 32
+#endif
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined __SANITIZE_ADDRESS__ || __has_feature(address_sanitizer)
+#define AT_ADDRESS 1
+#else
+#define AT_ADDRESS 0
+#endif
+#if defined __SANITIZE_THREAD__ || __has_feature(thread_sanitizer)
+#define AT_THREADS 1
+#else
+#define AT_THREADS 0
+#endif
 #define AT_BLOCK(a) ((int)blockIdx.a)
 #define AT_THREAD(a) ((int)threadIdx.a)
 #define __global__
 #define __device__
-#ifdef __SANITIZE_ADDRESS__
+#define __host__
+#define __forceinline__ inline
+#if AT_ADDRESS
 #define __shared__ static  // with red zones around it, and so without NaN in it
 #else
 #define __shared__ static __attribute__((section("at_shared")))
 #endif
 #define __align__(n) __attribute__((aligned(n)))
-#define __launch_bounds__(n)
-#define __syncthreads() at_host::meet(__LINE__)
+#define __launch_bounds__(...)
+#define warpSize AT_WARP
+// What threads do to the scheduler's memory is none of the kernel's accesses: ThreadSanitizer must not see it.
+#define AT_UNSEEN __attribute__((no_sanitize("thread"), noinline)) static
 
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
-static inline float __int_as_float(int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+template <class A, class B> static inline A at_bits(B from) {
+  static_assert(sizeof(A) == sizeof(B), "the same bits");
+  A to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+static inline float __int_as_float(int bits) { return at_bits<float>(bits); }
+static inline float __uint_as_float(unsigned bits) { return at_bits<float>(bits); }
+static inline int __float_as_int(float x) { return at_bits<int>(x); }
+static inline unsigned __float_as_uint(float x) { return at_bits<unsigned>(x); }
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
+template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
 
 extern "C" char __start_at_shared[] __attribute__((weak));
 extern "C" char __stop_at_shared[] __attribute__((weak));
+extern "C" void *__tsan_get_current_fiber();
+extern "C" void *__tsan_create_fiber(unsigned flags);
+extern "C" void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+extern "C" void __tsan_acquire(void *address);
+extern "C" void __tsan_release(void *address);
 
 namespace at_host {
+using Mask = unsigned long long;  // lanes of a warp
 struct Place { unsigned x, y, z; };
-struct Fiber { ucontext_t context; std::vector<char> stack; Place thread; int line = 0; bool done = false; };
-static Place block;
-static Fiber *running;
+struct Fiber;
+using Act = void (*)(Fiber *warp, Mask group);  // what a warp operation does once its lanes have met
+struct Copy { void *to; unsigned char data[16]; unsigned bytes; };
+struct Fiber {
+  ucontext_t context;
+  char *stack;
+  Place thread;
+  unsigned number;        // in its block
+  bool done, ready;
+  int line;               // at which it waits
+  Act act;                // null at a barrier
+  Mask mask;
+  void *given;            // the lane's part in a warp operation
+  Copy *copies;           // begun and not waited for
+  unsigned begun, room;
+  void *seen;             // the fiber as ThreadSanitizer knows it
+};
+constexpr size_t STACK = 1 << 18, PAGE = 1 << 12;
+static Place block, grid, threads;
+static Fiber *running, *fibers;
+static unsigned *turns, made;
 static ucontext_t scheduler;
-static const std::function<void()> *body;
+static void (*body)(const void *);
+static const void *kernel;
+static void *seen_scheduler;
+static char block_begins, block_ends, block_meets, warp_meets[1024 / AT_WARP + 1];
 
-static inline void meet(int line) {
-  running->line = line;
-  swapcontext(&running->context, &scheduler);
+#if AT_THREADS  // 1: a switch by itself orders nothing
+static inline void seen_as(void *fiber) { __tsan_switch_to_fiber(fiber, 1); }
+static inline void release(char *where) { __tsan_release(where); }
+static inline void acquire(char *where) { __tsan_acquire(where); }
+static inline void *seen_new() { return __tsan_create_fiber(0); }
+static inline void *seen_now() { return __tsan_get_current_fiber(); }
+#else
+static inline void seen_as(void *) {}
+static inline void release(char *) {}
+static inline void acquire(char *) {}
+static inline void *seen_new() { return nullptr; }
+static inline void *seen_now() { return nullptr; }
+#endif
+
+AT_UNSEEN Place here() { return running->thread; }
+
+// Threads give way to the scheduler here, and go on when the others have come.
+AT_UNSEEN void wait(int line, Act act, Mask mask, void *given) {
+  Fiber *f = running;
+  f->line = line, f->act = act, f->mask = mask, f->given = given, f->ready = false;
+  seen_as(seen_scheduler);
+  swapcontext(&f->context, &scheduler);
 }
 
-static void begin() {
-  (*body)();
+AT_UNSEEN void begin() {
+  body(kernel);
   running->done = true;
+  seen_as(seen_scheduler);
   swapcontext(&running->context, &scheduler);
 }
 
-static inline std::vector<unsigned> order(unsigned count, int how, unsigned seed) {
-  std::vector<unsigned> out(count);
-  std::iota(out.begin(), out.end(), 0u);
-  if (how == 1) std::reverse(out.begin(), out.end());
-  if (how == 2) { std::mt19937 random(seed); std::shuffle(out.begin(), out.end(), random); }
-  return out;
+// Whatever these threads did is before whatever they will do. The variable is one: nobody is between its two uses.
+AT_UNSEEN void order(Fiber *first, Mask group, unsigned count, char *where) {
+  if (!AT_THREADS) return;
+  for (int turn = 0; turn < 2; ++turn)
+    for (unsigned n = 0; n < count; ++n) {
+      if (count <= 64 && !(group >> n & 1)) continue;
+      seen_as(first[n].seen);
+      turn ? acquire(where) : release(where);
+    }
+  seen_as(seen_scheduler);
 }
 
-static inline void launch(Place grid, Place threads, int how, const std::function<void()> &kernel) {
-  unsigned count = threads.x * threads.y * threads.z;
-  static std::vector<Fiber> fibers;
-  if (fibers.size() < count) fibers = std::vector<Fiber>(count);
-  body = &kernel;
-  for (unsigned b : order(grid.x * grid.y * grid.z, how, 7)) {
-    block = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
-    if (__start_at_shared) std::memset(__start_at_shared, 0xff, __stop_at_shared - __start_at_shared);
-    for (unsigned t = 0; t < count; ++t) {
-      Fiber &f = fibers[t];
-      f.stack.resize(1 << 16);
-      f.thread = {t % threads.x, t / threads.x % threads.y, t / threads.x / threads.y};
-      f.done = false;
-      f.line = 0;
-      getcontext(&f.context);
-      f.context.uc_stack.ss_sp = f.stack.data();
-      f.context.uc_stack.ss_size = f.stack.size();
-      f.context.uc_link = nullptr;
-      makecontext(&f.context, begin, 0);
+// The groups of a warp whose lanes, all that live, have come to the same operation: they act, and go on.
+AT_UNSEEN bool met(Fiber *warp, unsigned lanes) {
+  bool any = false;
+  for (unsigned n = 0; n < lanes; ++n) {
+    Fiber &f = warp[n];
+    if (f.done || f.ready || !f.act) continue;
+    Mask group = 0;
+    bool all = true;
+    for (unsigned m = 0; m < lanes; ++m) {
+      Fiber &g = warp[m];
+      if (g.done || !(f.mask >> m & 1)) continue;
+      all &= !g.ready && g.act == f.act && g.line == f.line && g.mask == f.mask;
+      group |= Mask(1) << m;
     }
-    for (unsigned phase = 0, left = count; left; ++phase) {
-      unsigned ended = 0;
-      int line = 0;
-      for (unsigned t : order(count, how, phase + 11)) {
-        running = &fibers[t];
-        swapcontext(&scheduler, &running->context);
-        ended += running->done;
-        if (running->done) continue;
-        if (line && running->line != line) {
-          std::fprintf(stderr, "threads wait at different barriers: lines %d and %d\n", line, running->line);
-          std::exit(3);
-        }
-        line = running->line;
-      }
-      if (ended && ended != count) {
-        std::fprintf(stderr, "%u of %u threads never reach the barrier in line %d\n", ended, count, line);
-        std::exit(3);
-      }
-      left = ended ? 0 : count;
+    if (!all) continue;
+    order(warp, group, lanes, &warp_meets[f.number / AT_WARP]);
+    f.act(warp, group);
+    for (unsigned m = 0; m < lanes; ++m)
+      if (group >> m & 1) warp[m].ready = true;
+    any = true;
+  }
+  return any;
+}
+
+AT_UNSEEN void stuck(unsigned count, unsigned ended) {
+  for (unsigned n = 0; n < count; ++n) {
+    Fiber &f = fibers[n];
+    if (f.done || !f.act) continue;
+    for (unsigned first = n / AT_WARP * AT_WARP, m = first; m < count && m < first + AT_WARP; ++m) {
+      Fiber &g = fibers[m];
+      if (g.done || !(f.mask >> (m - first) & 1) || (g.act == f.act && g.line == f.line && g.mask == f.mask)) continue;
+      fprintf(stderr, "lanes %u and %u of warp %u part: one is at the warp operation in line %d, the other at %s in "
+              "line %d\n", n - first, m - first, n / AT_WARP, f.line, g.act ? "that" : "the barrier", g.line);
+      _exit(3);
     }
   }
+  unsigned one = 0;
+  while (fibers[one].done) ++one;
+  unsigned other = one;
+  while (other < count && (fibers[other].done || fibers[other].line == fibers[one].line)) ++other;
+  if (other < count)
+    fprintf(stderr, "threads wait at different barriers: lines %d and %d\n", fibers[one].line, fibers[other].line);
+  else
+    fprintf(stderr, "%u of %u threads never reach the barrier in line %d\n", ended, count, fibers[one].line);
+  _exit(3);
 }
+
+// Number n of `count` in an order: 0 as they are, 1 the last first, 2 permuted by `seed` (prepared in `row`).
+AT_UNSEEN void permute(unsigned *row, unsigned count, unsigned seed) {
+  for (unsigned n = 0; n < count; ++n) row[n] = n;
+  for (unsigned n = count; n > 1; --n) {
+    seed = seed * 1664525u + 1013904223u;
+    unsigned other = (seed >> 8) % n, last = row[n - 1];
+    row[n - 1] = row[other], row[other] = last;
+  }
+}
+static inline unsigned turn(const unsigned *row, unsigned n, unsigned count, int how) {
+  return how == 0 ? n : how == 1 ? count - 1 - n : row[n];
+}
+
+AT_UNSEEN void prepare(unsigned count) {
+  for (unsigned n = 0; n < count; ++n) {
+    Fiber &f = fibers[n];
+    f.thread = {n % threads.x, n / threads.x % threads.y, n / threads.x / threads.y};
+    f.number = n, f.done = false, f.ready = true, f.begun = 0;
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = STACK;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, begin, 0);
+  }
+}
+
+AT_UNSEEN void run_block(unsigned count, int how) {
+  if (__start_at_shared) memset(__start_at_shared, 0xff, __stop_at_shared - __start_at_shared);
+  prepare(count);
+  release(&block_begins);
+  for (unsigned n = 0; n < count; ++n) seen_as(fibers[n].seen), acquire(&block_begins);
+  seen_as(seen_scheduler);
+  for (unsigned phase = 0, ended = 0; ended < count; ++phase) {
+    if (how == 2) permute(turns, count, phase + 11);
+    for (unsigned n = 0; n < count; ++n) {
+      running = &fibers[turn(turns, n, count, how)];
+      if (running->done || !running->ready) continue;
+      seen_as(running->seen);
+      swapcontext(&scheduler, &running->context);
+      ended += running->done;
+    }
+    bool some = false, all = ended == 0;
+    for (unsigned n = 0; n < count; n += AT_WARP) some |= met(fibers + n, min(count - n, (unsigned)AT_WARP));
+    if (some || ended == count) continue;
+    for (unsigned n = 0; n < count; ++n) all &= !fibers[n].done && !fibers[n].act && fibers[n].line == fibers[0].line;
+    if (!all) stuck(count, ended);
+    order(fibers, ~Mask(0), count, &block_meets);
+    for (unsigned n = 0; n < count; ++n) fibers[n].ready = true;
+  }
+  for (unsigned n = 0; n < count; ++n) seen_as(fibers[n].seen), release(&block_ends);
+  seen_as(seen_scheduler);
+  acquire(&block_ends);
+}
+
+template <class Kernel> AT_UNSEEN void launch(Place blocks, Place size, int how, const Kernel &call) {
+  unsigned count = size.x * size.y * size.z, total = blocks.x * blocks.y * blocks.z;
+  grid = blocks, threads = size, kernel = &call, seen_scheduler = seen_now();
+  body = [](const void *self) { (*(const Kernel *)self)(); };
+  if (made < count) {
+    fibers = (Fiber *)realloc(fibers, count * sizeof(Fiber));
+    turns = (unsigned *)realloc(turns, count * sizeof(unsigned));
+    for (; made < count; ++made) {  // a page below each stack cannot be touched
+      void *stack = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (stack == MAP_FAILED || mprotect(stack, PAGE, PROT_NONE)) perror("no memory for a thread"), _exit(2);
+      memset(&fibers[made], 0, sizeof(Fiber));
+      fibers[made].stack = (char *)stack + PAGE;
+      fibers[made].seen = seen_new();
+    }
+  }
+  unsigned *row = (unsigned *)malloc(total * sizeof(unsigned));
+  permute(row, total, 7);
+  for (unsigned n = 0; n < total; ++n) {
+    unsigned b = turn(row, n, total, how);
+    block = {b % blocks.x, b / blocks.x % blocks.y, b / blocks.x / blocks.y};
+    run_block(count, how);
+  }
+  free(row);
+}
+AT_UNSEEN Place here_block() { return block; }
+AT_UNSEEN Place here_grid() { return grid; }
+AT_UNSEEN Place here_threads() { return threads; }
 }  // namespace at_host
 
-#define threadIdx (at_host::running->thread)
-#define blockIdx (at_host::block)
+static inline void __syncthreads(int line = __builtin_LINE()) { at_host::wait(line, nullptr, 0, nullptr); }
+
+#include "cuda_twins.h"
+
+#define threadIdx (at_host::here())
+#define blockIdx (at_host::here_block())
+#define blockDim (at_host::here_threads())
+#define gridDim (at_host::here_grid())
