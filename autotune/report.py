@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .codegen import build
 from .devices.spec import DeviceSpec
+from .ir.banks import conflicts
 from .ir.counts import count_nest
 from .ir.expr import show
 from .ir.program import TensorProgram
@@ -58,7 +59,8 @@ def explain(prepared: Prepared) -> str:
 
 def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
     spec, choice = prepared.workshop.spec, k.choice
-    counts = count_nest(build.plan(k.program, choice.schedule, spec))
+    nest = build.plan(k.program, choice.schedule, spec)
+    counts = count_nest(nest)
     names = dict(zip((b.name for b in k.program.buffers), (b.name for b in k.original.buffers)))
     out = [f"  chosen by: {choice.source} ({choice.reason})", "  schedule:"]
     out += [f"    {step}" for step in choice.schedule.steps] or ["    (the plain nest)"]
@@ -67,6 +69,8 @@ def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
         if t.scope in ("input", "output", "temp"):
             touched = f"{t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched"
             out.append(f"    {names.get(t.buffer, t.buffer)}: {touched}")
+    if spec.blocks:
+        out.append(f"  {conflicts(nest, spec.memory()).summary()}")
     roof = roofline_seconds(k.program, spec, prepared.threads)
     out.append(
         f"  predicted: {duration(choice.predicted)}"

@@ -14,6 +14,7 @@ from ..codegen import build, jit
 from ..codegen.chain import chain
 from ..codegen.llvm import render
 from ..devices.spec import DeviceSpec
+from ..ir.banks import conflicts
 from ..ir.collapse import normal_form
 from ..ir.counts import count_nest
 from ..ir.errors import DeviceError, UsageError
@@ -113,7 +114,8 @@ def _blocks(case: Case, options: Options, target: str) -> dict[str, str]:
         "target": target, "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": spec.id,
         "program": made.digest, "arrays": arrays, "entry_points": rows,
         "kernels": [{"program": k.program.digest, "schedule": k.schedule.to_json(), "source": "model",
-                     "counts": count_nest(k.nest).to_json()} for k in kernels],
+                     "counts": count_nest(k.nest).to_json(),
+                     "memory": conflicts(k.nest, spec.memory()).to_json()} for k in kernels],
     }  # fmt: skip
     told = {"TITLE": f"{case} {case.dtype}", "DEVICE": spec.id, "ARCH": spec.arch, "BUILD": _BUILD[target],
             "TEXT": f"kernel{language.suffix}", "HOST": "launch.c" if target == "opencl" else "launch.cpp"}  # fmt: skip

@@ -216,7 +216,7 @@ def verify(target: str, execute: bool, **given: Any) -> int:
     for case in todo:
         click.echo(f"{case} {case.dtype}")
         for what, problem in findings(case, options, target, execute):
-            click.echo(f"  {what}: {problem or 'right'}")
+            click.echo(f"  {what}" + (f": {problem or 'right'}" if problem is not None else ""))
             wrong += bool(problem)
     return int(wrong > 0)
 

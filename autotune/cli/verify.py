@@ -13,13 +13,14 @@ from ..codegen.clike import Dialect
 from ..devices import DeviceSpec
 from ..floatcheck import Checker
 from ..hostrun import ORDERS, SANITIZERS, Program
+from ..ir.banks import conflicts
 from ..ir.errors import AutotuneError
 from ..options import Options
 from ..shipping import Made, dialect, file, texts, usual
 from .grid import Case
 from .run import program
 
-Finding = tuple[str, str]  # what was checked, and what is wrong: "" if nothing
+Finding = tuple[str, str | None]  # what was checked, and what is wrong: "" if nothing; None: only told
 
 
 def verify(case: Case, options: Options, target: str, execute: bool) -> Iterator[Finding]:
@@ -29,6 +30,7 @@ def verify(case: Case, options: Options, target: str, execute: bool) -> Iterator
         barriers = made.text.body.count(language.atoms["barrier"])
         told = f"{barriers} barriers, {len(made.text.entries)} grids"
         yield f"{made.symbol}: in bounds, free of races, complete, and the same function ({told})", ""
+        yield f"{made.symbol}: {conflicts(made.nest, spec.memory()).summary()}", None
         if execute:
             yield from _executed(made, target, language, spec)
 

@@ -15,6 +15,7 @@ from ..ir.dtypes import dtype as parse_dtype
 from ..ir.errors import DeviceError
 
 if TYPE_CHECKING:
+    from ..ir.banks import Shape
     from ..ir.limits import Limits
 
 # Sustained bandwidth where nothing was measured: reads as a share of what the load ports allow (Zen 3: 182, 101, 74 and
@@ -124,6 +125,12 @@ class DeviceSpec:
             known = tuple(name for name, _ in self.matrix)
             return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
+
+    def memory(self) -> Shape:
+        """How the warps of a device with blocks reach its memory."""
+        from ..ir.banks import Shape
+
+        return Shape(warp=max(self.warp, 1), sector_bytes=64 if self.vendor == "AMD" else 32)
 
     @cached_property
     def digest(self) -> str:

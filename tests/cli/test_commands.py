@@ -80,7 +80,8 @@ def test_verify(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         done = run("verify", "functions_here:dense", "x=f32[9,8]", "w=f32[8,17]", "b=f32[17]", "--target", target,
                    "--execute")  # fmt: skip
         rows = done.out.splitlines()
-        assert done.code == 0 and len(rows) == 8 and all(row.endswith(": right") for row in rows[1:])
+        assert done.code == 0 and len(rows) == 9 and all(row.endswith(": right") for row in (rows[1], *rows[3:]))
+        assert rows[2].startswith("  kernel0: shared memory: ")
     monkeypatch.setattr("autotune.cli.verify.file", lambda made, target: file(made, target).replace(" + ", " - "))
     done = run("verify", *GEMM, "--execute")
     assert done.code == 1 and "kernel0: runs reverse under AddressSanitizer: " in done.out and done.err == ""
@@ -181,6 +182,7 @@ def test_emit_for_blocks_and_threads(run: Run, place: Path, target: str) -> None
         assert f" {entry['name']}(" in text and len(entry["grid"]) == len(entry["block"]) == 3
         assert entry["shared_bytes"] >= 0 and set(entry["arguments"]) <= {a["name"] for a in meta["arrays"]}
     assert meta["kernels"][0]["counts"]["flops"] >= 2 * 20 * 33 * 17 and meta["kernels"][0]["schedule"]
+    assert {row["scope"] for row in meta["kernels"][0]["memory"]["accesses"]} >= {"global"}
     wrong(run("emit", *GEMM, "--target", target, "--device", f"{target}:none", "-o", "out"), 3, "none")
 
 

@@ -67,6 +67,7 @@ def test_the_command_line(device: str, run: Run) -> None:
     done = run("sweep", *words)
     (record,) = done.records
     assert done.code == 0 and record["status"] == "ok" and record["device"].startswith("opencl:") and record["seconds"]
+    assert "shared memory: " in run("explain", *words[:6]).out
 
 
 @pytest.mark.parametrize("name", ["opencl:99", "cuda:sm_80", "hip:gfx942"])
