@@ -1,8 +1,8 @@
 """CUDA and HIP text run on this CPU, unchanged, by the system's C++ compiler: a check that needs no GPU.
 
-`Program` compiles the text with `codegen/cuda_host.h` around it, in which every thread is a fiber, and runs it on given
-arrays: in order, in reverse or permuted, by itself or under AddressSanitizer or ThreadSanitizer. Slow by design, and
-independent of every proof: it knows nothing of nests.
+`Program` compiles the text with `codegen/cuda_host.h` around it, in which every thread is a fiber, and runs it on
+given arrays: in order, in reverse or permuted, by itself or under AddressSanitizer or ThreadSanitizer. Slow by design,
+and independent of every proof: it knows nothing of nests.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ ORDERS = ("forward", "reverse", "permuted")
 SANITIZERS = {"": "", "address": "AddressSanitizer", "thread": "ThreadSanitizer"}
 TIMEOUT = 120  # seconds
 _OPTIONS = {
-    "ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
-}  # fmt: skip
+    "ASAN_OPTIONS": "detect_stack_use_after_return=0:detect_leaks=0",
+    "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
+}
 _HEADER = Path(__file__).parent / "codegen" / "cuda_host.h"
 _MAIN = """
 static void *read(const char *name, size_t bytes) {
@@ -79,7 +80,7 @@ class Program:
         for e in entries:
             declared = _declared(text, e.symbol)
             if declared is not None and declared < e.launch.threads:
-                raise VerifyError(f"{e.symbol} is declared for {declared} threads, and launched with {e.launch.threads}")
+                raise VerifyError(f"{e.symbol} is declared for {declared} threads, launched with {e.launch.threads}")
             given = ", ".join(f"({types[name]} *)p{number[name]}" for name in e.buffers)
             grid, block = (f"{{{', '.join(f'{n}u' for n in size)}}}" for size in (e.launch.grid, e.launch.block))
             lines.append(f"  at_host::launch({grid}, {block}, how, [&] {{ {e.symbol}({given}); }});")

@@ -1,5 +1,5 @@
-"""What the emulator does for the lanes of a warp: shuffles, matrix instructions and copies that are waited for, in texts
-written by hand. Layouts of fragments stand here a second time, as the vendors' documents print them."""
+"""What the emulator does for the lanes of a warp: shuffles, matrix instructions and copies that are waited for, in
+texts written by hand. Layouts of fragments stand here a second time, as the vendors' documents print them."""
 
 from __future__ import annotations
 
@@ -83,9 +83,10 @@ def test_a_warp_of_64() -> None:
 
 APART: dict[str, tuple[str, str]] = {
     "one branch": ("float v = x[threadIdx.x];\nif (threadIdx.x < 7) v = __shfl_xor_sync(~0u, v, 1);\n"
-                   "__syncthreads(); out[threadIdx.x] = v;", "lanes 0 and 7 of warp 0 part: .* line 3, .* barrier in line 4"),
-    "two branches": ("float v = x[threadIdx.x];\nif (threadIdx.x & 1)\nv = __shfl_xor_sync(~0u, v, 1);\n"
-                     "else v = __shfl_xor_sync(~0u, v, 1);\nout[threadIdx.x] = v;", "part: .* line 5, .* that in line 4"),
+                   "__syncthreads(); out[threadIdx.x] = v;",
+                   "lanes 0 and 7 of warp 0 part: .* line 3, .* barrier in line 4"),
+    "two branches": ("float v = x[threadIdx.x];\nif (threadIdx.x & 1)\nv = __shfl_xor_sync(~0u, v, 1);\nelse "
+                     "v = __shfl_xor_sync(~0u, v, 1);\nout[threadIdx.x] = v;", "part: .* line 5, .* that in line 4"),
     "another mask": ("float v = __shfl_xor_sync(threadIdx.x ? ~0u : 1u, x[threadIdx.x], 1);\n__syncthreads();\n"
                      "out[threadIdx.x] = v;", "lanes 1 and 0 of warp 0 part"),
     "not in the mask": ("out[threadIdx.x] = __shfl_xor_sync(1u, x[threadIdx.x], 1);", "lane [1-9]+ is not in the mask"),
@@ -155,9 +156,11 @@ COPIES: dict[str, tuple[str, str, str, str]] = {
     "no wait": (STAGED, "at_copy_wait();", "", ""), "no wait ahead": (AHEAD, "at_copy_wait();", "", ""),
     "no barrier": (STAGED, "__syncthreads();", "", ""), "no barrier ahead": (AHEAD, "__syncthreads();", "", ""),
     "no barrier, threads": (STAGED, "__syncthreads();", "", "thread"),
-    "the wait after the barrier": (AHEAD, "at_copy_wait();\n    __syncthreads();", "__syncthreads();\n    at_copy_wait();", ""),
+    "the wait after the barrier": (
+        AHEAD, "at_copy_wait();\n    __syncthreads();", "__syncthreads();\n    at_copy_wait();", ""),
     "into what is read": (AHEAD, "s[(n + 1) % 2][t]", "s[n % 2][t]", ""),
-    "past the end": (AHEAD, "n < 3", "n < 4", "address"), "askew": (STAGED, "&s[n % 2][4 * t]", "&s[n % 2][4 * t + 1]", ""),
+    "past the end": (AHEAD, "n < 3", "n < 4", "address"),
+    "askew": (STAGED, "&s[n % 2][4 * t]", "&s[n % 2][4 * t + 1]", ""),
 }  # fmt: skip
 
 
@@ -285,16 +288,20 @@ def drawn(kind: str, rng: np.random.Generator, *shape: int) -> Array:
 
 @pytest.mark.parametrize("lanes", [32, 64])
 def test_matrix_instructions(lanes: int) -> None:
-    rng, text, arrays, kernels, given, wanted = np.random.default_rng(5), "", {}, [], [], {}
+    rng, text = np.random.default_rng(5), ""
+    arrays: dict[str, tuple[str, int]] = {}
+    kernels: list[tuple[str, tuple[str, ...]]] = []
+    given: list[Array] = []
+    wanted: dict[str, Array] = {}
     for name, it in ((name, it) for name, it in INSTRUCTIONS.items() if it.lanes == lanes):
         m, n, k = it.sizes
         a, b = drawn(it.kind, rng, m, k), drawn(it.kind, rng, k, n)
-        c = rng.integers(-(2**31), 2**31, (m, n)) if it.kind == "s8" else rng.standard_normal((m, n))
         kind, number = ("i", np.int32) if it.kind == "s8" else ("f", np.float32)
+        drawn_c: Array = rng.integers(-(2**31), 2**31, (m, n)) if it.kind == "s8" else rng.standard_normal((m, n))
         ra, rb = (registers(x, it.kind, lanes, *where) for x, where in ((a, it.a), (b, it.b)))
-        c = c.astype(number)
+        c: Array = drawn_c.astype(number)
         rc = np.array([[c[it.c[1](lane, i)] for i in range(it.c[0])] for lane in range(lanes)])
-        wanted[name] = (a @ b + c).astype(number) if it.kind != "s8" else (a @ b + c.astype(np.int64)).astype(np.int32)
+        wanted[name] = (a @ b + c.astype(np.int64 if it.kind == "s8" else np.float64)).astype(number)
         na, nb, nc, sort = len(ra) // lanes, len(rb) // lanes, it.c[0], "int" if kind == "i" else "float"
         body = f"""  unsigned ra[{na}], rb[{nb}];
   {sort} rc[{nc}];
@@ -337,7 +344,8 @@ def test_places_cover_the_matrices() -> None:
 TF32 = "  unsigned a[4] = {0x3f801fffu, 0, 0, 0}, b[2] = {0x3f800000u, 0}; float c[4] = {};\n"
 CALLS: dict[str, tuple[str, str]] = {
     "copies that differ": (
-        "  unsigned a[8] = {threadIdx.x}, b[8] = {}; float c[8] = {};\n  at_wmma_16x16x16_f16(c, a, b);\n  out[0] = c[0];",
+        "  unsigned a[8] = {threadIdx.x}, b[8] = {}; float c[8] = {};\n"
+        "  at_wmma_16x16x16_f16(c, a, b);\n  out[0] = c[0];",
         "lanes 0 and 16 hold different copies for the matrix instruction in line 3",
     ),
     "half of the warp": (
@@ -365,6 +373,6 @@ def test_tf32_has_ten_bits() -> None:
 
 
 def test_too_few_registers_show() -> None:
-    body = "  unsigned a[4] = {}, b[2] = {}; float c[2] = {};\n  at_mma_m16n8k16_f16(c, a, b);\n  out[threadIdx.x] = c[1];"
+    body = "  unsigned a[4] = {}, b[2] = {}; float c[2] = {};\n  at_mma_m16n8k16_f16(c, a, b);\n  out[0] = c[1];"
     with pytest.raises(VerifyError, match="stack-buffer-overflow.*line 3"):
         run(kernel(body), threads=32, out=32, sanitize="address")

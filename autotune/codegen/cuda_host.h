@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
 
 #define AT_HOST 1  // texts hide here what only their own compilers take, such as assembly
 #ifndef AT_WARP
@@ -77,11 +79,42 @@ extern "C" void __tsan_release(void *address);
 namespace at_host {
 using Mask = unsigned long long;  // lanes of a warp
 struct Place { unsigned x, y, z; };
+constexpr size_t STACK = 1 << 18, PAGE = 1 << 12;
+
+// A context is what a fiber goes on with. POSIX's own switch asks the kernel for its signal mask each time: this one is
+// ten times as fast. It keeps what the System V ABI lets a function expect.
+#ifdef __x86_64__
+struct Context { void *top; };
+asm(R"(.text
+at_host_switch:
+  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
+  mov %rsp, (%rdi)
+  mov (%rsi), %rsp
+  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
+  ret
+)");
+extern "C" void at_host_switch(Context *from, const Context *to);
+static inline void fresh(Context &c, char *stack, void (*start)()) {
+  void **top = (void **)(stack + STACK) - 8;  // six registers, where to start, and nowhere to return to
+  memset(top, 0, 64);
+  top[6] = (void *)start;
+  c.top = top;
+}
+#else
+using Context = ucontext_t;
+static inline void at_host_switch(Context *from, const Context *to) { swapcontext(from, to); }
+static inline void fresh(Context &c, char *stack, void (*start)()) {
+  getcontext(&c);
+  c.uc_stack.ss_sp = stack, c.uc_stack.ss_size = STACK, c.uc_link = nullptr;
+  makecontext(&c, start, 0);
+}
+#endif
+
 struct Fiber;
 using Act = void (*)(Fiber *warp, Mask group);  // what a warp operation does once its lanes have met
 struct Copy { void *to; unsigned char data[16]; unsigned bytes; };
 struct Fiber {
-  ucontext_t context;
+  Context context;
   char *stack;
   Place thread;
   unsigned number;        // in its block
@@ -94,11 +127,10 @@ struct Fiber {
   unsigned begun, room;
   void *seen;             // the fiber as ThreadSanitizer knows it
 };
-constexpr size_t STACK = 1 << 18, PAGE = 1 << 12;
 static Place block, grid, threads;
 static Fiber *running, *fibers;
 static unsigned *turns, made;
-static ucontext_t scheduler;
+static Context scheduler;
 static void (*body)(const void *);
 static const void *kernel;
 static void *seen_scheduler;
@@ -125,14 +157,14 @@ AT_UNSEEN void wait(int line, Act act, Mask mask, void *given) {
   Fiber *f = running;
   f->line = line, f->act = act, f->mask = mask, f->given = given, f->ready = false;
   seen_as(seen_scheduler);
-  swapcontext(&f->context, &scheduler);
+  at_host_switch(&f->context, &scheduler);
 }
 
 AT_UNSEEN void begin() {
   body(kernel);
   running->done = true;
   seen_as(seen_scheduler);
-  swapcontext(&running->context, &scheduler);
+  at_host_switch(&running->context, &scheduler);
 }
 
 // Whatever these threads did is before whatever they will do. The variable is one: nobody is between its two uses.
@@ -212,11 +244,7 @@ AT_UNSEEN void prepare(unsigned count) {
     Fiber &f = fibers[n];
     f.thread = {n % threads.x, n / threads.x % threads.y, n / threads.x / threads.y};
     f.number = n, f.done = false, f.ready = true, f.begun = 0;
-    getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack;
-    f.context.uc_stack.ss_size = STACK;
-    f.context.uc_link = nullptr;
-    makecontext(&f.context, begin, 0);
+    fresh(f.context, f.stack, begin);
   }
 }
 
@@ -232,7 +260,7 @@ AT_UNSEEN void run_block(unsigned count, int how) {
       running = &fibers[turn(turns, n, count, how)];
       if (running->done || !running->ready) continue;
       seen_as(running->seen);
-      swapcontext(&scheduler, &running->context);
+      at_host_switch(&scheduler, &running->context);
       ended += running->done;
     }
     bool some = false, all = ended == 0;
