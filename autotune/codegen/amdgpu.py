@@ -52,7 +52,7 @@ def _resources(assembly: str) -> dict[str, Resources]:
     found = {}
     for part in re.split(r"^  - \.a", assembly.partition("amdhsa.kernels:")[2], flags=re.MULTILINE)[1:]:
         rows = dict(re.findall(r"^    \.(\w+):\s+(\S+)", part, flags=re.MULTILINE))
-        spilled = 4 * (int(rows.get("vgpr_spill_count", 0)) + int(rows.get("sgpr_spill_count", 0)))
+        spilled = int(rows.get("private_segment_fixed_size", 0))  # scalars that spill go to lanes of vector registers
         shared = int(rows.get("group_segment_fixed_size", 0))
         found[rows["name"].strip("'")] = Resources(int(rows["vgpr_count"]), spilled, shared)
     return found

@@ -1,50 +1,30 @@
 """Nest -> text in a language of the C family, with blocks and threads: what OpenCL, CUDA and HIP share.
 
-A `Dialect` is a table: what differs between the languages. Every top-level statement of the nest becomes a kernel of
+Every top-level statement of the nest becomes a kernel of
 its own; a `Text` says how each is launched. Decides nothing about speed and knows no operation: loops, arrays and
 barriers are where the nest has them.
 """
 
 from __future__ import annotations
 
-import struct
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd, prod
 
-from ..ir.affine import Affine, FloorDiv, affine, const
+from ..ir.affine import Affine, affine, const
 from ..ir.bounds import domain
-from ..ir.dtypes import BOOL, F32, DType
+from ..ir.dtypes import F32
 from ..ir.errors import BuildError
-from ..ir.expr import Const, Expr, Index, Load, Op, distinct, loads
+from ..ir.expr import Index, Load, distinct, loads
 from ..ir.instructions import use
 from ..ir.nest import BLOCK_KINDS, THREAD_KINDS, Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads, walk
-from ..ir.program import COMBINERS, Buffer
+from ..ir.program import Buffer
 from ..ir.spmd import AXES, Entry, bound, launch, spread, threaded
 from .chelpers import needed
+from .cvalues import Dialect, Values, c_name
 
 VECTOR_BYTES = 16  # the widest load or store that every one of the languages has
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """A language. `types`: the C type of values by dtype; `functions`: formats of primitives that have no operator;
-    `atoms`: kernel, argument, shared, barrier, restrict, unroll, block and thread numbers, infinity and NaN; `helpers`:
-    functions of its own, by name, as texts."""
-
-    name: str
-    suffix: str
-    prelude: str
-    types: Mapping[str, str]
-    functions: Mapping[str, str]
-    atoms: Mapping[str, str]
-    helpers: Mapping[str, str] = field(default_factory=dict)
-
-    def storage(self, dtype: DType) -> str:
-        """The C type of an array's elements: 16-bit floats are kept as their bits, booleans as bytes."""
-        return self.types[_STORAGE.get(dtype.name, dtype.name)]
 
 
 @dataclass(frozen=True)
@@ -74,31 +54,19 @@ def source(made: Sequence[Text], dialect: Dialect) -> str:
     return "\n".join(part for part in (dialect.prelude, helpers, body) if part)
 
 
-_INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "&", "or": "|",
-    "xor": "^",
-}  # fmt: skip
-_STORAGE = {"f16": "u16", "bf16": "u16", "bool": "u8"}
-
-
-class _Kernel:
+class _Kernel(Values):
     """One top-level statement."""
 
     def __init__(self, nest: Nest, stmt: Stmt, dialect: Dialect, symbol: str) -> None:
-        self.nest, self.stmt, self.d, self.symbol = nest, stmt, dialect, symbol
+        super().__init__(dialect)
+        self.nest, self.stmt, self.symbol = nest, stmt, symbol
         self.launch = launch(stmt)
         used = {name for leaf in leaves((stmt,)) for name in (leaf.buffer, *(b for b, _ in reads(leaf)))}
         self.outer = [b for b in nest.buffers if b.name in used]
         self.written = {leaf.buffer for leaf in leaves((stmt,)) if isinstance(leaf, (Store, Reduce))}
         self.strides = list(dict.fromkeys(s for b in self.outer for s in b.strides or () if isinstance(s, str)))
-        self.lines: list[str] = []
-        self.depth = 1
-        self.path: list[Loop] = []
-        self.guards: list[Affine] = []
-        self.dropped: dict[str, set[int]] = {}  # dimensions of registers that are the threads' own
-        self.buffers: dict[str, Buffer] = {b.name: b for b in self.outer}
+        self.buffers = {b.name: b for b in self.outer}
         self.aligned: set[str] = set()
-        self.count = 0
         copies = "at_copy_wait" in dialect.helpers
         self.late = copies and any(isinstance(s, Store) and s.asynchronous for s in leaves((stmt,)))
 
@@ -115,7 +83,7 @@ class _Kernel:
                 old = shared.setdefault(s.buffer.name, s.buffer)
                 shared[s.buffer.name] = max(old, s.buffer, key=lambda b: b.size)
         for b in shared.values():
-            self.line(f"{a['shared']} {self.d.storage(b.dtype)} {_name(b.name)}[{max(b.size, 1)}];")
+            self.line(f"{a['shared']} {self.d.storage(b.dtype)} {c_name(b.name)}[{max(b.size, 1)}];")
         if any(isinstance(s, Loop) and s.kind == "thread" for s, _ in walk((self.stmt,))):
             x, y, _ = self.launch.block
             ids = [a[f"thread.{axis}"] for axis in AXES]
@@ -123,15 +91,12 @@ class _Kernel:
         self.statements((self.stmt,), set())
         arguments = [
             f"{a['global']}{'' if b.name in self.written else 'const '}{self.d.storage(b.dtype)}* {a['restrict']} "
-            f"{_name(b.name)}" for b in self.outer
-        ] + [f"const {self.d.types['i64']} {_name(s)}" for s in self.strides]  # fmt: skip
+            f"{c_name(b.name)}" for b in self.outer
+        ] + [f"const {self.d.types['i64']} {c_name(s)}" for s in self.strides]  # fmt: skip
         head = a["kernel"].format(threads=self.launch.threads, block=", ".join(map(str, self.launch.block)))
         return "\n".join([f"{head} {self.symbol}({', '.join(arguments)}) {{", *self.lines, "}", ""])
 
     # ---- lines ------------------------------------------------------------------------------------------------------
-
-    def line(self, text: str) -> None:
-        self.lines.append("  " * self.depth + text)
 
     @contextmanager
     def braces(self, head: str) -> Iterator[None]:
@@ -140,14 +105,6 @@ class _Kernel:
         yield
         self.depth -= 1
         self.line("}")
-
-    def fresh(self) -> str:
-        self.count += 1
-        return f"v{self.count}"
-
-    def type(self, dtype: DType) -> str:
-        """Of a value: 16-bit floats are their bits, booleans are integers."""
-        return self.d.types["i32"] if dtype == BOOL else self.d.storage(dtype)
 
     # ---- statements -------------------------------------------------------------------------------------------------
 
@@ -194,13 +151,13 @@ class _Kernel:
         with self.braces(""):
             if b.scope != "shared":
                 size = prod(n for d, n in enumerate(b.shape) if d not in self.dropped[b.name])
-                self.line(f"{self.d.storage(b.dtype)} {_name(b.name)}[{max(size, 1)}];")
+                self.line(f"{self.d.storage(b.dtype)} {c_name(b.name)}[{max(size, 1)}];")
             self.statements(stmt.body, bound_axes)
         if outer[0] is not None:
             self.buffers[b.name], self.dropped[b.name] = outer[0], outer[1]
 
     def loop(self, stmt: Loop, bound_axes: set[str]) -> None:
-        name, kind = _name(stmt.name), stmt.kind
+        name, kind = c_name(stmt.name), stmt.kind
         extent = self.minimum(stmt.extents)
         self.path.append(stmt)
         if kind in BLOCK_KINDS or kind in THREAD_KINDS:
@@ -227,6 +184,8 @@ class _Kernel:
 
     def number(self, stmt: Loop) -> str:
         """Which iteration is this block's or thread's."""
+        if stmt.constant == 1:
+            return "0"
         if stmt.kind != "thread":
             return self.d.atoms[stmt.kind]
         inner = prod(bound(s) for s, _ in walk(stmt.body) if isinstance(s, Loop) and s.kind == "thread")
@@ -347,167 +306,6 @@ class _Kernel:
         kind = self.d.types[f"u{bits}"]
         return " | ".join(f"({word})({kind}){text} << {n * bits}" if n else f"({word})({kind}){text}"
                           for n, text in enumerate(texts))  # fmt: skip
-
-    # ---- values -----------------------------------------------------------------------------------------------------
-
-    def leaf(self, leaf: Store | Reduce) -> None:
-        b = self.buffers[leaf.buffer]
-        target = self.element(leaf.buffer, leaf.index)
-        if isinstance(leaf, Store):
-            self.line(f"{target} = {self.value(leaf.value)};")
-            return
-        value = self.combined(leaf, self.loaded(target, b.dtype))
-        first = [a for a in leaf.first or () if a != const(0)]
-        if leaf.first is not None:
-            where = domain(tuple(self.path), tuple(self.guards))
-            begins = not any((where.lower(a) or 0) > 0 for a in first)
-            plain = self.value(leaf.value) if begins else value
-            if not first:
-                value = plain
-            elif begins:
-                value = f"({' && '.join(f'{self.affine(a)} == 0' for a in first)}) ? {plain} : {value}"
-        self.line(f"{target} = {value};")
-
-    def combined(self, leaf: Reduce, old: str) -> str:
-        value, b = leaf.value, self.buffers[leaf.buffer]
-        product = isinstance(value, Op) and value.name == "mul" and b.dtype.is_float and b.dtype.bits > 16
-        if leaf.combiner == "sum" and product and isinstance(value, Op):
-            return self.d.functions[f"fma.{b.dtype.name}"].format(*map(self.value, value.args), old)
-        return self.operation(COMBINERS[leaf.combiner].primitive, b.dtype.compute, [old, self.value(value)], b.dtype)
-
-    def value(self, expr: Expr, known: Mapping[Load, str] | None = None) -> str:
-        """The text of an expression; what occurs several times gets a name on a line of its own."""
-        nodes = distinct(expr)
-        uses = Counter(arg for node in nodes if isinstance(node, Op) for arg in node.args)
-        texts: dict[Expr, str] = {}
-        for node in nodes:
-            match node:
-                case Const(value=value, dtype=dtype):
-                    text = self.literal(value, dtype)
-                case Load():
-                    text = (known or {}).get(node) or self.loaded(self.element(node.buffer, node.index), node.dtype)
-                case Index(value=at):
-                    text = f"(({self.d.types['i64']})({self.affine(at)}))"
-                case Op():
-                    text = self.operation(node.name, node.dtype, [texts[a] for a in node.args], node.args[-1].dtype)
-            if uses[node] > 1 and isinstance(node, (Op, Load)) and not (known and node in known):
-                name = self.fresh()
-                self.line(f"const {self.type(node.dtype)} {name} = {text};")
-                text = name
-            texts[node] = text
-        return texts[nodes[-1]]
-
-    def operation(self, name: str, dtype: DType, args: list[str], kind: DType) -> str:
-        """A primitive on texts; `kind` is the type of its (last) operands."""
-        if name == "where":
-            return f"({args[0]} ? {args[1]} : {args[2]})"
-        if name == "cast":
-            return self.cast(args[0], kind, dtype)
-        if kind == BOOL:
-            name = {"add": "or", "max": "or", "mul": "and", "min": "and", "sub": "xor"}.get(name, name)
-        if name == "not":
-            return f"(!{args[0]})" if kind == BOOL else f"(({self.type(dtype)})~{args[0]})"
-        if name in ("lt", "le", "eq", "ne"):
-            return f"({args[0]} {_INFIX[name]} {args[1]})"
-        if name in _INFIX and (kind.is_float or kind == BOOL or name in ("and", "or", "xor")):
-            return f"({args[0]} {_INFIX[name]} {args[1]})"
-        if name in _INFIX or name == "neg" and not kind.is_float:  # integers wrap around
-            wide = self.d.types["u64" if kind.bits == 64 else "u32"]
-            left, right = (args if len(args) == 2 else ["0", args[0]])
-            sign = _INFIX.get(name, "-")
-            return f"(({self.type(dtype)})(({wide}){left} {sign} ({wide}){right}))"
-        key = f"{name}.{kind.name}" if f"{name}.{kind.name}" in self.d.functions else f"{name}.{kind.kind}"
-        text = self.d.functions.get(key) or self.d.functions.get(name)
-        if text is None:
-            raise BuildError(f"{self.d.name} has no {name} of {kind}", reason="no-function")
-        return text.format(*args, type=self.type(dtype))
-
-    def cast(self, text: str, frm: DType, to: DType) -> str:
-        if frm.is_float and frm.bits == 16:
-            text, frm = f"at_from_{frm.name}({text})", F32
-        if to == BOOL:
-            return f"({text} != 0)"
-        if to.is_float and to.bits == 16:
-            return f"at_as_{to.name}((float){text})"
-        if frm.is_float and not to.is_float:
-            return f"at_to_{to.name}({text})"
-        return f"(({self.type(to)}){text})"
-
-    def loaded(self, text: str, dtype: DType) -> str:
-        return f"({text} != 0)" if dtype == BOOL else text
-
-    def literal(self, value: float | int | bool, dtype: DType) -> str:
-        if not dtype.is_float:
-            text = str(int(value))
-            return f"({self.type(dtype)})({text}{self.d.atoms['long'] if dtype.bits == 64 else ''})" if value < 0 or \
-                dtype.bits == 64 else text  # fmt: skip
-        value = float(value)
-        if value != value or value in (float("inf"), float("-inf")):
-            special = self.d.atoms["nan" if value != value else "inf"]
-            return f"(({self.type(dtype)}){'-' if value < 0 else ''}{special})"
-        if dtype.bits <= 32:
-            value = struct.unpack("<f", struct.pack("<f", value))[0]
-            return f"{value!r}f"
-        return repr(value)
-
-    # ---- addresses --------------------------------------------------------------------------------------------------
-
-    def element(self, name: str, index: tuple[Affine, ...]) -> str:
-        return f"{_name(name)}[{self.offset(name, index)}]"
-
-    def place(self, name: str, index: tuple[Affine, ...]) -> str:
-        return f"{_name(name)} + {self.offset(name, index)}"
-
-    def flat(self, name: str, index: tuple[Affine, ...]) -> Affine | None:
-        """The offset in elements, where all strides are numbers."""
-        b, total, step = self.buffers[name], Affine(), 1
-        kept = [d for d in range(len(b.shape)) if d not in self.dropped.get(name, ())]
-        given = b.element_strides if b.scope in ("input", "output", "temp") else None
-        for d in reversed(kept):
-            stride = given[d] if given is not None else step
-            if not isinstance(stride, int):
-                return None
-            total, step = total + index[d] * stride, step * b.shape[d]
-        return total
-
-    def offset(self, name: str, index: tuple[Affine, ...]) -> str:
-        flat = self.flat(name, index)
-        if flat is not None:
-            where = domain(tuple(self.path), tuple(self.guards))
-            return self.affine(where.simplify(flat), wide=self.buffers[name].size >= 1 << 31)
-        strides = self.buffers[name].element_strides
-        parts = [f"({self.d.types['i64']})({self.affine(a)}) * {s if isinstance(s, int) else _name(s)}"
-                 for a, s in zip(index, strides)]  # fmt: skip
-        return " + ".join(parts) or "0"
-
-    def minimum(self, terms: tuple[Affine, ...]) -> str:
-        text = self.affine(terms[0])
-        for t in terms[1:]:
-            text = f"at_min({text}, {self.affine(t)})"
-        return text
-
-    def affine(self, a: Affine, wide: bool = False) -> str:
-        head = f"({self.d.types['i64']})" if wide else ""
-        parts = []
-        for atom, c in a.terms:
-            if isinstance(atom, str):
-                text = _name(atom)
-            else:
-                inner = self.affine(atom.arg)
-                low = domain(tuple(self.path), tuple(self.guards)).lower(atom.arg)
-                division = isinstance(atom, FloorDiv)
-                if low is not None and low >= 0:
-                    text = f"(({inner}) {'/' if division else '%'} {atom.divisor})"
-                else:
-                    text = f"{'at_floordiv' if division else 'at_floormod'}({inner}, {atom.divisor})"
-            parts.append(f"{head}{text}" if c == 1 else f"{c} * {head}{text}")
-        if a.const or not parts:
-            parts.append(str(a.const))
-        return " + ".join(parts)
-
-
-def _name(name: str) -> str:
-    return name.replace(".", "_")
 
 
 __all__ = ["Dialect", "Text", "render", "source"]

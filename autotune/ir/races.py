@@ -73,9 +73,10 @@ def separate(lp: Loop, level: int, accesses: list[Access], model: tuple[Affine, 
 
 
 def _periods(rests: list[tuple[Domain, Affine]], most: int) -> set[int]:
-    """Numbers above `most` of which the large coefficients may all be multiples."""
-    large = {abs(c) for _, r in rests for _, c in r.terms if abs(c) > most}
-    return {gcd(*large), *large} if large else {most + 1}
+    """Numbers of which large coefficients, or all of them and what sets the rests apart, are multiples."""
+    steps = {abs(c) for _, r in rests for _, c in r.terms}
+    large = {c for c in steps if c > most}
+    return {gcd(*steps, *(r.const - rests[0][1].const for _, r in rests)), gcd(*large), *large} - {0}
 
 
 def _within(rests: list[tuple[Domain, Affine]], period: int, step: int, most: int) -> bool:

@@ -261,13 +261,13 @@ class TileSketch:
         if grouped:
             steps.append(Split(name, f"{v}.1", group * point["tx"]))
             steps.append(Reorder(name, (f"{u}.1", f"{v}.1.1", f"{v}.1.0", f"{k}.0", f"{k}.1")))
-            tiles: tuple[tuple[str, int], ...] = ((f"{v}.1.0", point["tn"] // group), (f"{u}.1", point["tm"]), (f"{v}.1.1", group))
+            tiles = [(f"{v}.1.0", point["tn"] // group), (f"{u}.1", point["tm"]), (f"{v}.1.1", group)]
             owners = {f"{u}.1.0": "thread.y", f"{v}.1.1.0": "thread.x", f"{v}.1.0.0": "thread.z"}
         else:
-            tiles = ((f"{u}.1", point["tm"]), (f"{v}.1", point["tn"]))
+            tiles = [(f"{u}.1", point["tm"]), (f"{v}.1", point["tn"])]
             owners = {f"{u}.1.0": "thread.y", f"{v}.1.0": "thread.x"}
         whole = s.extents[k] % deep == 0
-        steps.append(RegisterTile(name, tiles, ((f"{k}.1", 4),) if whole else ()))
+        steps.append(RegisterTile(name, tuple(tiles), ((f"{k}.1", 4),) if whole else ()))
         steps.append(Distribute(name, tuple(owners), f"{k}.0"))
         steps += [Pack(name, a.ordinal, f"{k}.0") for a in reversed(s.loads)]
         for a in reversed(s.loads):

@@ -265,7 +265,7 @@ def test_wrong_field_types_are_refused(kind: str) -> None:
     good = next(case.step for case in CASES if case.step.kind == kind).to_json()
     wrong: list[Any] = [None, 1.5, {}, True, [[1]], [["i"]], [["i", 2, 3]], [[2, "i"]], [["i", 1.5]], [["i", True]]]
     for f in fields(REGISTRY[kind]):
-        for value in [*wrong, 3 if f.type == "str" else "3"]:
+        for value in [*(w for w in wrong if f.type != "bool" or w is not True), 3 if f.type == "str" else "3"]:
             with pytest.raises(ScheduleError, match=f"{kind}: field {f.name!r} must be") as caught:
                 step_from_json({**good, f.name: value})
             assert caught.value.reason == "unknown-step"
