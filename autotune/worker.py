@@ -119,7 +119,7 @@ def offload(program: TensorProgram, schedule: Any, spec: DeviceSpec) -> tuple[An
 
     nest = build.plan(program, schedule, spec)
     text = clike.render(nest, OPENCL)
-    return nest, Runner(spec, clike.source([text], OPENCL), text.entries, nest.buffers)
+    return nest, Runner(spec, clike.source([text], OPENCL), text.entries, text.buffers)
 
 
 def backend(spec: DeviceSpec) -> Backend:

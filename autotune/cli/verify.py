@@ -37,11 +37,11 @@ def verify(case: Case, options: Options, target: str, execute: bool) -> Iterator
 
 def _executed(made: Made, target: str, language: Dialect, spec: DeviceSpec) -> Iterator[Finding]:
     checker, text = Checker(made.program), file([made], target)
-    types = {b.name: language.storage(b.dtype) for b in made.nest.buffers}
+    types = {b.name: language.storage(b.dtype) for b in made.text.buffers}
     for sanitize, name in SANITIZERS.items():
         under = f" under {name}" if name else ""
         try:
-            run = Program(text, made.text.entries, made.nest.buffers, types, sanitize, spec.warp)
+            run = Program(text, made.text.entries, made.text.buffers, types, sanitize, spec.warp)
         except AutotuneError as error:
             yield f"{made.symbol}: is ready to run{under}", str(error)
             continue

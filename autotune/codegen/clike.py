@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, prod
 
 from ..ir.affine import Affine, affine, const
@@ -20,7 +20,7 @@ from ..ir.expr import Index, Load, distinct, loads
 from ..ir.instructions import use
 from ..ir.nest import BLOCK_KINDS, THREAD_KINDS, Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads, walk
 from ..ir.program import Buffer
-from ..ir.spmd import AXES, Entry, bound, launch, spread, threaded
+from ..ir.spmd import AXES, Entry, bound, grids, launch, spread, threaded
 from .chelpers import needed
 from .cvalues import Dialect, Values, c_name
 
@@ -29,22 +29,26 @@ VECTOR_BYTES = 16  # the widest load or store that every one of the languages ha
 
 @dataclass(frozen=True)
 class Text:
-    """Kernels of one nest, run one after another; `temps` are arrays that pass between them. `source` makes a file."""
+    """Kernels of one nest, run one after another on `buffers`: the nest's, and what they hand on. `source` makes a
+    file."""
 
     body: str
     entries: tuple[Entry, ...]
-    temps: tuple[Buffer, ...]
+    buffers: tuple[Buffer, ...]
 
 
 def render(nest: Nest, dialect: Dialect, symbol: str = "kernel0") -> Text:
     """The text of a verified nest. Raises BuildError for what the language cannot express (with a reason code)."""
     parts, entries = list[str](), list[Entry]()
-    for n, stmt in enumerate(nest.body):
-        name = symbol if len(nest.body) == 1 else f"{symbol}_{n}"
-        made = _Kernel(nest, stmt, dialect, name)
+    all_grids = list(grids(nest.body))
+    handed = {b.name: replace(b, scope="temp") for _, around in all_grids for b in around}
+    buffers = (*nest.buffers, *handed.values())
+    for n, (stmt, _) in enumerate(all_grids):
+        name = symbol if len(all_grids) == 1 else f"{symbol}_{n}"
+        made = _Kernel(buffers, stmt, dialect, name)
         parts.append(made.text())
         entries.append(made.entry)
-    return Text("\n".join(parts), tuple(entries), tuple(b for b in nest.buffers if b.scope == "temp"))
+    return Text("\n".join(parts), tuple(entries), buffers)
 
 
 def source(made: Sequence[Text], dialect: Dialect) -> str:
@@ -57,12 +61,12 @@ def source(made: Sequence[Text], dialect: Dialect) -> str:
 class _Kernel(Values):
     """One top-level statement."""
 
-    def __init__(self, nest: Nest, stmt: Stmt, dialect: Dialect, symbol: str) -> None:
+    def __init__(self, buffers: Sequence[Buffer], stmt: Stmt, dialect: Dialect, symbol: str) -> None:
         super().__init__(dialect)
-        self.nest, self.stmt, self.symbol = nest, stmt, symbol
+        self.stmt, self.symbol = stmt, symbol
         self.launch = launch(stmt)
         used = {name for leaf in leaves((stmt,)) for name in (leaf.buffer, *(b for b, _ in reads(leaf)))}
-        self.outer = [b for b in nest.buffers if b.name in used]
+        self.outer = [b for b in buffers if b.name in used]
         self.written = {leaf.buffer for leaf in leaves((stmt,)) if isinstance(leaf, (Store, Reduce))}
         self.strides = list(dict.fromkeys(s for b in self.outer for s in b.strides or () if isinstance(s, str)))
         self.buffers = {b.name: b for b in self.outer}
@@ -146,7 +150,7 @@ class _Kernel(Values):
     def alloc(self, stmt: Alloc, bound_axes: set[str]) -> None:
         b = stmt.buffer
         outer = self.buffers.get(b.name), self.dropped.get(b.name, set())
-        own = spread(stmt) if b.scope == "register" and threaded(stmt) else {}
+        own = {0: ()} if b.scope == "warp" else spread(stmt) if b.scope == "register" and threaded(stmt) else {}
         self.buffers[b.name], self.dropped[b.name] = b, set(own or {})
         with self.braces(""):
             if b.scope != "shared":
@@ -166,6 +170,7 @@ class _Kernel(Values):
             have = self.launch.threads if kind == "thread" else sizes[AXES.index(kind[-1])]
             with self.braces(""):
                 self.line(f"const int {name} = {self.number(stmt)};")
+                self.shuffles(stmt)
                 if kind == "thread" or kind in THREAD_KINDS and stmt.constant != have:
                     with self.braces(f"if ({name} < {extent})"):
                         self.statements(stmt.body, bound_axes | axes)
@@ -182,12 +187,26 @@ class _Kernel(Values):
                 self.statements(stmt.body, bound_axes)
         self.path.pop()
 
+    def shuffles(self, stmt: Loop) -> None:
+        """What the lanes of a warp read of each other, before any of them turns away."""
+        self.lent = {}
+        for leaf in leaves(stmt.body):
+            for name, index in reads(leaf):
+                b = self.buffers.get(name)
+                if b is None or b.scope != "warp" or not (ahead := (index[-1] - affine(stmt.name)).const):
+                    continue
+                function = f"at_shuffle_{b.dtype.name}"
+                if function not in self.d.helpers:
+                    raise BuildError(f"{self.d.name} has no {function}", reason="no-function")
+                lent, own = self.fresh(), self.element(name, (const(0),))
+                self.lent[name, index] = lent
+                self.line(f"const {self.type(b.dtype)} {lent} = {function}({own}, {ahead});")
+
     def number(self, stmt: Loop) -> str:
         """Which iteration is this block's or thread's."""
-        if stmt.constant == 1:
-            return "0"
         if stmt.kind != "thread":
-            return self.d.atoms[stmt.kind]
+            sizes = self.launch.grid if stmt.kind in BLOCK_KINDS else self.launch.block
+            return self.d.atoms[stmt.kind] if sizes[AXES.index(stmt.kind[-1])] > 1 else "0"
         inner = prod(bound(s) for s, _ in walk(stmt.body) if isinstance(s, Loop) and s.kind == "thread")
         outermost = not any(b.kind == "thread" for b in self.path[:-1])
         text = f"at_thread / {inner}" if inner > 1 else "at_thread"

@@ -50,4 +50,7 @@ FN void at_copy_wait() {
 #endif"""
 _COPIES = {f"at_copy_async{n}": _ASYNC.format(n=n, kind="cg" if n == 16 else "ca", word=word)
            for n, word in ((4, "float"), (8, "float2"), (16, "float4"))} | {"at_copy_wait": _WAIT}  # fmt: skip
-CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS, CUDA_INSTRUCTIONS | _COPIES)
+_SHUFFLE = "FN {type} at_shuffle_{name}({type} x, int ahead) {{ return __shfl_down_sync(0xffffffffu, x, ahead); }}"
+_SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name])
+             for name in ("f32", "f64", "i32", "i64")}  # fmt: skip
+CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS, CUDA_INSTRUCTIONS | _COPIES | _SHUFFLES)

@@ -29,9 +29,22 @@ _BUILTIN = {
     for name, function in {"sqrt": "sqrt", "floor": "floor", "rint": "rint", "abs": "fabs", "exp": "exp",
                            "exp2": "exp2", "log": "log", "log2": "log2", "sin": "sin"}.items()
 } | {"fma.f32": "__builtin_fmaf({0}, {1}, {2})", "fma.f64": "__builtin_fma({0}, {1}, {2})"}  # fmt: skip
+_SHUFFLE = """FN {type} at_shuffle_{name}({type} x, int ahead) {{
+#ifdef AT_HOST
+  return __shfl_down(x, ahead);
+#else
+  int at = ((int)__builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0u)) + ahead) << 2, words[{words}];
+  __builtin_memcpy(words, &x, sizeof x);
+  for (int n = 0; n < {words}; ++n) words[n] = __builtin_amdgcn_ds_bpermute(at, words[n]);
+  __builtin_memcpy(&x, words, sizeof x);
+  return x;
+#endif
+}}"""
+_SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name], words=1 if name.endswith("32") else 2)
+             for name in ("f32", "f64", "i32", "i64")}  # fmt: skip
 HIP = Dialect(
     "hip", ".hip", PRELUDE, TYPES, FUNCTIONS | _BUILTIN,
     ATOMS | {f"block.{a}": f"AT_BLOCK({a})" for a in "xyz"} | {f"thread.{a}": f"AT_THREAD({a})" for a in "xyz"}
     | {"inf": "__builtin_inff()", "nan": '__builtin_nanf("")', "fmod": "__builtin_fmodf"},
-    HIP_INSTRUCTIONS,
+    HIP_INSTRUCTIONS | _SHUFFLES,
 )  # fmt: skip

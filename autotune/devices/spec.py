@@ -72,6 +72,11 @@ class DeviceSpec:
     matrix: tuple[tuple[str, float], ...] = ()
 
     @property
+    def shuffles(self) -> int:
+        """Threads that may read each other's registers; 1 where none may."""
+        return self.warp if self.kind in ("cuda", "hip") else 1
+
+    @property
     def blocks(self) -> bool:
         """Does it run blocks of threads (a GPU), not one thread a core (a CPU)?"""
         return self.kind != "cpu"
@@ -123,7 +128,8 @@ class DeviceSpec:
 
         if self.blocks:
             known = tuple(name for name, _ in self.matrix)
-            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known)
+            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known,
+                          warp=self.shuffles)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
 
     def memory(self) -> Shape:

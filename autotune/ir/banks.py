@@ -8,7 +8,7 @@ are neighbours in the number x + bx (y + by z).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import gcd, prod
 from typing import Any
@@ -22,7 +22,7 @@ from .expr import distinct as nodes
 from .nest import Alloc, Block, Guard, Loop, Nest, Reduce, Store, walk
 from .points import CAP, Array, Space, clusters, count, distinct, lengths, merged
 from .program import Buffer
-from .spmd import Launch, bound, launch
+from .spmd import Launch, bound, grids, launch
 
 THREAD = "@thread"  # the number of a thread in its block, as if it were a loop
 VECTOR_BYTES = 16
@@ -116,8 +116,9 @@ def conflicts(nest: Nest, shape: Shape = Shape(), joined: bool = True) -> Confli
     alignment shows it; else as the text has them.
     """
     rows: list[Row] = []
-    for stmt in nest.body:
-        asked, inside = launch(stmt), {b.name: b for b in nest.buffers}
+    for stmt, handed in grids(nest.body):
+        asked = launch(stmt)
+        inside = {b.name: b for b in nest.buffers} | {b.name: replace(b, scope="temp") for b in handed}
         for leaf, path in walk((stmt,)):
             if isinstance(leaf, Alloc):
                 inside[leaf.buffer.name] = leaf.buffer

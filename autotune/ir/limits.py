@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and
     tail copies); `instances`: statements after unrolling, which is what compile time grows with. Of a device with
-    blocks: `threads` of one block, its `shared_bytes`, and the matrix `instructions` that it has."""
+    blocks: `threads` of one block, its `shared_bytes`, the matrix `instructions` that it has, and how many threads, a
+    `warp`, may read each other's registers."""
 
     vector_bits: int = 512
     vector_registers: int = 32
@@ -19,3 +20,4 @@ class Limits:
     threads: int = 1024
     shared_bytes: int = 48 << 10
     instructions: tuple[str, ...] = ()
+    warp: int = 1

@@ -33,6 +33,7 @@ from .nest import (
     walk,
     with_body,
 )
+from .program import Buffer
 from .races import separate
 
 Position = tuple[int, ...]
@@ -62,6 +63,21 @@ class Entry:
     buffers: tuple[str, ...]
     strides: tuple[str, ...]
     aligned: tuple[str, ...] = ()
+
+
+def grids(body: tuple[Stmt, ...]) -> Iterator[tuple[Stmt, tuple[Buffer, ...]]]:
+    """Every statement that is launched by itself, with the arrays that stand around it: what grids hand on."""
+    for stmt in body:
+        if isinstance(stmt, Alloc) and _gridded(stmt):
+            for inner, around in grids(stmt.body):
+                yield inner, (stmt.buffer, *around)
+        else:
+            yield stmt, ()
+
+
+def _gridded(stmt: Stmt) -> bool:
+    """Is there a loop over blocks in here?"""
+    return any(isinstance(s, Loop) and s.kind in BLOCK_KINDS for s, _ in walk((stmt,)))
 
 
 def threaded(stmt: Stmt) -> bool:
@@ -164,6 +180,8 @@ def spread(stmt: Alloc) -> dict[int, tuple[str, ...]] | None:
 def _grids(stmt: Stmt) -> tuple[Stmt, ...]:
     """What a block does one after another and needs nothing of each other becomes several grids: a remainder of a grid
     is a grid of its own."""
+    if isinstance(stmt, Alloc) and _gridded(stmt):
+        return (with_body(stmt, tuple(part for inner in stmt.body for part in _grids(inner))),)
     if not isinstance(stmt, Loop) or stmt.kind not in BLOCK_KINDS:
         return (stmt,)
     return tuple(with_body(stmt, (part,)) for inner in stmt.body for part in _grids(inner))
@@ -179,7 +197,10 @@ def _scoped(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         if not isinstance(stmt, (Loop, Alloc, Guard)) or isinstance(stmt, Loop) and stmt.kind in THREAD_KINDS:
             out.append(stmt)
             continue
-        if isinstance(stmt, Alloc) and threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
+        own = isinstance(stmt, Alloc) and (stmt.buffer.scope == "warp" or _gridded(stmt))
+        if isinstance(stmt, Alloc) and not own and threaded(stmt) and (
+            stmt.buffer.scope != "register" or spread(stmt) is None
+        ):
             stmt = replace(stmt, buffer=replace(stmt.buffer, scope="shared"))
         out.append(with_body(stmt, _scoped(stmt.body)))
     return tuple(out)
@@ -283,7 +304,9 @@ class _Order:
                 continue
             site = replace(site, position=(*here, *site.position[len(here) :]))
             for name, index, write in ((leaf.buffer, leaf.index, True), *((b, i, False) for b, i in reads(leaf))):
-                if site.buffer(self.nest, name).scope in ("shared", "temp", "output"):
+                scope = site.buffer(self.nest, name).scope
+                outside = scope == "scratch" and site.level(name) <= len(path)
+                if outside or scope in ("shared", "temp", "output"):
                     yield _Use((site, index), name, write)
 
     def _region_of(self, stmt: Stmt, here: Position, path: tuple[Block, ...], pending: list[_Use]) -> list[_Use]:
@@ -353,4 +376,4 @@ def _same_thread(earlier: _Use, use: _Use) -> bool:
     return numbers <= used and all(n in inside[1] and inside[0].get(n) == inside[1][n] for n in rest)
 
 
-__all__ = ["AXES", "Entry", "Launch", "bound", "hazards", "launch", "spread", "synchronised", "threaded"]
+__all__ = ["AXES", "Entry", "Launch", "bound", "grids", "hazards", "launch", "spread", "synchronised", "threaded"]

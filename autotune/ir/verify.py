@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from .affine import Affine, var
+from .affine import Affine, const, var
 from .dataflow import Dataflow, Site, Violation, outside
 from .dataflow import sites as all_sites
 from .digits import digits
@@ -18,10 +18,24 @@ from .errors import VerifyError
 from .expr import names
 from .instructions import use
 from .limits import Limits
-from .nest import BLOCK_KINDS, LOOP_KINDS, THREAD_KINDS, Alloc, Block, Guard, Loop, Nest, Prefetch, Reduce, Stmt, reads
+from .nest import (
+    BLOCK_KINDS,
+    LOOP_KINDS,
+    THREAD_KINDS,
+    Alloc,
+    Block,
+    Guard,
+    Loop,
+    Nest,
+    Prefetch,
+    Reduce,
+    Stmt,
+    reads,
+    walk,
+)
 from .program import COMBINERS, Buffer, TensorProgram
 from .races import races
-from .spmd import hazards, launch, spread, threaded
+from .spmd import grids, hazards, launch, spread, threaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +99,7 @@ class _Structure:
                     yield from _bound(conditions, loops, "a guard")
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, buffers)
                 case Alloc(buffer=b):
-                    if b.name in buffers or b.scope not in ("scratch", "register", "shared") or b.strides:
+                    if b.name in buffers or b.scope not in ("scratch", "register", "shared", "warp") or b.strides:
                         yield Violation("buffers", f"alloc of {b.scope} {b.name}: taken name, wrong scope, or strides")
                     yield from _shares(stmt, path)
                     yield from self._visit(stmt.body, (*path, stmt), here, loops, {**buffers, b.name: b})
@@ -150,8 +164,31 @@ def _shares(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
     if stmt.buffer.scope == "shared":
         if alone or not any(isinstance(b, Loop) and b.kind in BLOCK_KINDS for b in path) and not threaded(stmt):
             yield Violation("buffers", f"shared {stmt.buffer.name} is allocated by one thread")
+    elif stmt.buffer.scope == "scratch" and any(inside for _, inside in grids((stmt,))):
+        if any(not isinstance(b, Alloc) for b in path):
+            yield Violation("buffers", f"{stmt.buffer.name} stands around grids, and inside a loop or a guard")
+    elif stmt.buffer.scope == "warp":
+        yield from _lanes(stmt, path)
     elif not alone and threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
         yield Violation("buffers", f"{stmt.buffer.scope} {stmt.buffer.name} is reached by several threads")
+
+
+def _lanes(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
+    """An array with an element in each lane of a warp: a lane writes its own, and reads one further on only where all
+    lanes of the warp are."""
+    name = stmt.buffer.name
+    for leaf, inside in walk(stmt.body, (*path, stmt)):
+        if isinstance(leaf, (Loop, Alloc, Guard)):
+            continue
+        around = [b for b in inside if isinstance(b, Loop) and b.kind in THREAD_KINDS]
+        together = any(isinstance(b, Guard) for b in inside) or any(b.kind != "thread.x" for b in around)
+        for n, (buffer, index) in enumerate(((leaf.buffer, leaf.index), *reads(leaf))):
+            if buffer != name:
+                continue
+            own = var(around[0].name) if around else const(0)
+            ahead = (index[-1] - own) if len(index) == 1 else own + var("?")
+            if not ahead.is_const or ahead.const < 0 or (ahead.const and (n == 0 or together)):
+                yield Violation("warp", f"{name}[{', '.join(map(str, index))}] is no lane's own, nor one further on")
 
 
 def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: object) -> Iterator[Violation]:
@@ -179,10 +216,14 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
     wanted = {b.instruction for s in sites for b in s.path if isinstance(b, Loop) and b.instruction}
     if missing := wanted - set(limits.instructions):
         yield Violation("limit", f"the device has no instruction {sorted(missing)[0]}")
-    for stmt in nest.body:
+    for stmt, _ in grids(nest.body):
         asked = launch(stmt)
         if asked.threads > limits.threads:
             yield Violation("limit", f"{asked.threads} threads a block; at most {limits.threads}")
+        held = [s.buffer for s, _ in walk((stmt,)) if isinstance(s, Alloc) and s.buffer.scope == "warp"]
+        most = max((b.size for b in held), default=0)
+        if held and (most > limits.warp or asked.threads % limits.warp or asked.block[1:] != (1, 1)):
+            yield Violation("limit", f"{held[0].name} needs whole warps of {most} or more threads, along x alone")
         if asked.shared_bytes > limits.shared_bytes:
             yield Violation("limit", f"{asked.shared_bytes} bytes of shared memory; at most {limits.shared_bytes}")
     if (size := live(nest.body)) > limits.scratch_bytes:

@@ -169,7 +169,7 @@ class TeamSketch:
             rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
             steps += [Reorder(s.name, (*rest, v))] if rest else []
             if v in s.reduce_axes:
-                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name)]
+                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, self.spec.shuffles)]
             elif s.is_reduction:
                 steps.append(RegisterTile(s.name, ((v, threads),)))
             else:

@@ -136,8 +136,10 @@ class TreeReduce(Step, kind="tree_reduce"):
     """for t < 2n: C += acc[t]  -->  for t < n, thread.x: acc[t] += acc[t + n]; ...; C += acc[0]
 
     The accumulators of a reduction that is tiled along its own axis (`register_tile`) are combined by threads, half of
-    them at a time, instead of by one after another.
+    them at a time, instead of by one after another. The last `warp` of them pass from register to register.
     """
+
+    warp: int = 1
 
     def apply(self, nest: Nest) -> Nest:
         name = f"{self.stage}.acc"
@@ -175,8 +177,26 @@ class TreeReduce(Step, kind="tree_reduce"):
         assert isinstance(total, Load)
         if n is None:
             raise self.fail(f"the extent of {stmt.name} is not constant", "ragged")
+        start = {stmt.name: const(0)}
+        first = None if leaf.first is None else tuple(a.substitute(start) for a in leaf.first)
+        out, rest = self._halved(stmt, leaf, total, n, max(1, self.warp))
+        if rest > 1:
+            lanes = Buffer(f"{self.stage}.warp", total.dtype, (rest,), "warp")
+            loop = f"{stmt.name}.lane"
+            filled = Load(total.buffer, tuple(a.substitute({stmt.name: var(loop)}) for a in total.index), total.dtype)
+            fill = Store(lanes.name, (var(loop),), filled, leaf.tag, (), "copy")
+            total = Load(lanes.name, (var(stmt.name),), total.dtype)
+            inner, _ = self._halved(stmt, leaf, total, rest, 1)
+            last = Load(lanes.name, (const(0),), total.dtype)
+            inside = (Loop(loop, (const(rest),), (fill,), "thread.x"), *inner, replace(leaf, value=last, first=first))
+            return [*out, Alloc(lanes, inside)]
+        last = Load(total.buffer, tuple(a.substitute(start) for a in total.index), total.dtype)
+        return [*out, replace(leaf, value=last, first=first)]
+
+    def _halved(self, stmt: Loop, leaf: Reduce, total: Load, n: int, least: int) -> tuple[list[Stmt], int]:
+        """Statements that leave the sum of n accumulators in the first `least` of them, and how many these are."""
         out: list[Stmt] = []
-        while n > 1:
+        while n > least:
             half = (n + 1) // 2
             loop = f"{stmt.name}.{half}"
             mine, other = ({stmt.name: var(loop) + shift} for shift in (0, half))
@@ -185,7 +205,4 @@ class TreeReduce(Step, kind="tree_reduce"):
                           (), "combine")  # fmt: skip
             out.append(Loop(loop, (const(n - half),), (step,), "thread.x"))
             n = half
-        start = {stmt.name: const(0)}
-        last = Load(total.buffer, tuple(a.substitute(start) for a in total.index), total.dtype)
-        first = None if leaf.first is None else tuple(a.substitute(start) for a in leaf.first)
-        return [*out, replace(leaf, value=last, first=first)]
+        return out, n
