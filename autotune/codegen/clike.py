@@ -228,6 +228,8 @@ class _Kernel(Values):
         lane = stmt.name
         places = [(leaf.buffer, leaf.index), *((ld.buffer, ld.index) for ld in found)]
         moving = [p for p in places if any(lane in a.names() for a in p[1])]
+        if any(self.buffers[name].dtype != F32 for name, _ in moving):
+            return False
         if places[0] not in moving or not all(self.whole(name, index, lane, n) for name, index in moving):
             return False
         if any(isinstance(node, Index) and lane in node.value.names() for node in distinct(leaf.value)):

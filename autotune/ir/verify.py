@@ -221,9 +221,9 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
         if asked.threads > limits.threads:
             yield Violation("limit", f"{asked.threads} threads a block; at most {limits.threads}")
         held = [s.buffer for s, _ in walk((stmt,)) if isinstance(s, Alloc) and s.buffer.scope == "warp"]
-        most = max((b.size for b in held), default=0)
-        if held and (most > limits.warp or asked.threads % limits.warp or asked.block[1:] != (1, 1)):
-            yield Violation("limit", f"{held[0].name} needs whole warps of {most} or more threads, along x alone")
+        lanes = max((b.size for b in held), default=0)
+        if held and (lanes > limits.warp or asked.threads % limits.warp or asked.block[1:] != (1, 1)):
+            yield Violation("limit", f"{held[0].name} needs whole warps of {lanes} or more threads, along x alone")
         if asked.shared_bytes > limits.shared_bytes:
             yield Violation("limit", f"{asked.shared_bytes} bytes of shared memory; at most {limits.shared_bytes}")
     if (size := live(nest.body)) > limits.scratch_bytes:

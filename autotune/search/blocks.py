@@ -33,7 +33,7 @@ from ..ir.steps import (
     Vectorize,
 )
 from .facts import Access, Facts, Stage
-from .matrices import LINE, MatrixSketch, copied, fitting
+from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_seconds
 from .sketch import Column, Point, Priced, Sketch, grid, select
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
@@ -183,8 +183,8 @@ class TeamSketch:
 @dataclass(frozen=True)
 class TileSketch:
     """A block a tile of a product, its operands in shared memory as they lie in memory. Holes: threads along rows and
-    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), and whether the next block
-    is copied meanwhile (`ahead`).
+    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), whether the next block is
+    copied meanwhile (`ahead`), and `parts` of the reduction side by side.
 
     Where tiles are whole, a thread's columns are groups that lie apart, so that neighbouring threads read neighbouring
     words; and four steps of the reduction are written out, which read a row of four at once where it lies that way.
@@ -207,8 +207,9 @@ class TileSketch:
         e, s, vector = self.stage.extents, self.stage, max(1, LINE // self.size)
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32), ahead=(0, 1))
-        ty, tx, tm, tn, depth, ahead = columns.values()
+        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32), ahead=(0, 1),
+                       parts=PARTS)  # fmt: skip
+        ty, tx, tm, tn, depth, ahead, parts = columns.values()
         threads, size = ty * tx, self.size
         shared = (1 + ahead) * sum((self._rows(a, ty * tm, tx * tn, depth) * (self._run(a, ty * tm, tx * tn, depth)
                                     + (vector if a.contiguous(self.k) else 0))) for a in s.loads) * size  # fmt: skip
@@ -220,14 +221,16 @@ class TileSketch:
             "threads": (threads >= 32) & (threads <= min(256, self.spec.threads_per_block)),
             "registers": (tm * tn + tm + tn) * size <= 400,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
-            "depth": ((depth == 8) | (depth <= k)) & ((ahead == 0) | (k % depth == 0) & (2 * depth <= k)),
+            "depth": ((depth == 8) | (depth <= k)) & ((ahead == 0) | (k % depth == 0) & (2 * depth * parts <= k)),
+            "parts": (parts == 1) | ((k % (depth * parts) == 0) & (len(s.axes) == 2)
+                                     & (m * n < ty * tm * tx * tn * self.spec.cores)),
             "rows": (ty * tm <= 2 * m) | (ty == 4), "columns": (tx * tn <= 2 * n) | (tx == 8),
         }  # fmt: skip
         keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
-        ty, tx, tm, tn, depth, ahead = (c.astype(float) for c in columns.values())
+        ty, tx, tm, tn, depth, ahead, parts = (c.astype(float) for c in columns.values())
         rows, wide = np.ceil(m / (ty * tm)), np.ceil(n / (tx * tn))
-        blocks = rows * wide * batch
+        blocks = rows * wide * batch * parts
         reuse = tm * tn / (tm * tn + 2.0 * (tm + tn) / vector + 1)  # of issue slots that multiply
         share = 0.95 * reuse / (1 + np.where(ahead == 1, 12, 24) / (depth * tm * tn))
         # A warp's operands come at 128 bytes a cycle; neighbouring threads of a row share theirs.
@@ -238,6 +241,7 @@ class TileSketch:
         traffic = batch * size * (m * k * wide + k * n * rows + 2.0 * m * n)
         near = 0.3 if self.spec.caches and batch * size * (m * k + k * n) < self.spec.caches[0].bytes else 1.0
         seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near, 192)
+        seconds = seconds + split_seconds(self.spec, s, parts, float(m * n))
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
 
     def _run(self, a: Access, high: Any, wide: Any, deep: Any) -> Any:
@@ -252,11 +256,12 @@ class TileSketch:
         s, v, u, k = self.stage, self.v, self.u, self.k
         name, threads, deep = s.name, point["ty"] * point["tx"], point["depth"]
         high, wide = point["ty"] * point["tm"], point["tx"] * point["tn"]
-        batch = [a for a in s.axes if a not in (u, v)]
+        before, after, parted = split(name, u, v, k, point["parts"], self.epilogues)
+        batch = [*(a for a in s.axes if a not in (u, v)), *parted]
         apart = next(a.contiguous(k) for a in s.loads if a.uses(v))
         group = min(4, point["tn"]) if not apart else 1
         grouped = s.extents[v] % wide == 0 and point["tn"] > group
-        steps: list[Step] = [Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
+        steps: list[Step] = [*before, Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
         steps += [Reorder(name, (f"{u}.1", f"{v}.1", k)), Split(name, k, deep)]
         if grouped:
             steps.append(Split(name, f"{v}.1", group * point["tx"]))
@@ -266,7 +271,7 @@ class TileSketch:
         else:
             tiles = [(f"{u}.1", point["tm"]), (f"{v}.1", point["tn"])]
             owners = {f"{u}.1.0": "thread.y", f"{v}.1.0": "thread.x"}
-        whole = s.extents[k] % deep == 0
+        whole = s.extents[k] // point["parts"] % deep == 0
         steps.append(RegisterTile(name, tuple(tiles), ((f"{k}.1", 4),) if whole else ()))
         steps.append(Distribute(name, tuple(owners), f"{k}.0"))
         steps += [Pack(name, a.ordinal, f"{k}.0") for a in reversed(s.loads)]
@@ -277,14 +282,15 @@ class TileSketch:
             steps += copied(cache, along, across, run, other, self.size, threads)
             steps += [Pad(cache, max(1, LINE // self.size))] if near else []
         steps += [Pipeline(name, f"{k}.0", True)] if point["ahead"] else []
-        steps += [ComputeAt(e, name) for e in self.epilogues]
+        inside = self.epilogues if not parted else ()
+        steps += [ComputeAt(e, name) for e in inside]
         if whole:
             steps.append(Unroll(name, f"{k}.1.1"))
-        for stage in [name, *self.epilogues] if name in self.facts.temps else [name]:
+        for stage in [name, *inside] if name in self.facts.temps else [name]:
             steps += [Unroll(stage, f"{loop}.1") for loop, _ in tiles]
             steps += [Bind(stage, loop, to) for loop, to in owners.items()]
         steps += [Bind(name, a, "block.z") for a in batch]
-        return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x")))
+        return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x"), *after))
 
 
 def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: DeviceSpec) -> list[Sketch]:

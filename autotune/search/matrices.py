@@ -22,6 +22,7 @@ from ..ir.steps import (
     RegisterTile,
     Reorder,
     Split,
+    SplitReduction,
     Step,
     Tensorize,
     Tile,
@@ -63,10 +64,37 @@ def copied(cache: str, along: int, across: int, run: int, rows: int, size: int, 
     ]  # fmt: skip
 
 
+PARTS = (1, 2, 4, 8)
+
+
+def split(
+    stage: str, u: str, v: str, k: str, parts: int, epilogues: tuple[str, ...]
+) -> tuple[list[Step], list[Step], list[str]]:
+    """A reduction in parts on blocks of their own: steps before all others, steps after them that add the parts up (and
+    apply what follows), and the loop that counts them. Nothing where there is one part."""
+    if parts == 1:
+        return [], [], []
+    total = f"{stage}.total"
+    after: list[Step] = [
+        Tile(total, ((u, 8), (v, 32))), Reorder(total, (f"{u}.1", f"{v}.1", f"{k}.part")),
+        RegisterTile(total, ((f"{v}.1", 1),)), *(ComputeAt(e, stage) for e in epilogues),
+        Bind(total, f"{v}.1.0", "thread.x"), Bind(total, f"{u}.1", "thread.y"), Bind(total, f"{u}.0", "block.y"),
+        Bind(total, f"{v}.0", "block.x"),
+    ]  # fmt: skip
+    return [SplitReduction(stage, k, parts)], after, [f"{k}.part"]
+
+
+def split_seconds(spec: DeviceSpec, stage: Stage, parts: Any, results: float) -> Any:
+    """What adding up the parts costs: they are written, read, and there is one more launch."""
+    moved = (2 * parts + 1) * results * stage.dtype.bytes
+    return np.where(parts > 1, moved / spec.bytes_per_second("DRAM", "copy") + spec.launch_seconds, 0.0)
+
+
 @dataclass(frozen=True)
 class MatrixSketch:
     """Holes: warps along rows and columns (`wy`, `wx`), instructions a warp has along each (`ty`, `tx`), depth of a
-    block of the reduction in instructions (`depth`), and whether the next block is copied meanwhile (`ahead`)."""
+    block of the reduction in instructions (`depth`), whether the next block is copied meanwhile (`ahead`), and `parts`
+    of the reduction side by side."""
 
     facts: Facts
     stage: Stage
@@ -83,8 +111,9 @@ class MatrixSketch:
         e, s, known = self.stage.extents, self.stage, self.instruction
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4), ahead=(0, 1))
-        wy, wx, ty, tx, depth, ahead = columns.values()
+        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4), ahead=(0, 1),
+                       parts=PARTS)  # fmt: skip
+        wy, wx, ty, tx, depth, ahead, parts = columns.values()
         high, wide, deep = wy * ty * known.shape[0], wx * tx * known.shape[1], depth * known.shape[2]
         threads, size = wy * wx * known.lanes, known.operand.bytes
         shared = (1 + ahead) * sum(
@@ -101,14 +130,16 @@ class MatrixSketch:
             + depth * (ty * known.a.words(known.operand) + tx * known.b.words(known.operand)) <= 160,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
             "whole tiles": (m % high == 0) & (n % wide == 0) & (k % deep == 0),
-            "depth": (ahead == 0) | (deep * 2 <= k),
+            "depth": (ahead == 0) | (deep * 2 * parts <= k),
+            "parts": (parts == 1) | ((k % (deep * parts) == 0) & (len(s.axes) == 2)
+                                     & (m * n < high * wide * self.spec.cores)),
         }  # fmt: skip
         keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
-        wy, wx, ty, tx, depth, ahead = (columns[c].astype(float) for c in ("wy", "wx", "ty", "tx", "depth", "ahead"))
+        wy, wx, ty, tx, depth, ahead, parts = (c.astype(float) for c in columns.values())
         high, wide, deep = wy * ty * known.shape[0], wx * tx * known.shape[1], depth * known.shape[2]
-        blocks, warps = batch * (m / high) * (n / wide), wy * wx
+        blocks, warps = batch * (m / high) * (n / wide) * parts, wy * wx
         multiply = 2.0 * high * wide * deep / self.rate  # of one block, one step of the reduction
         near = 128.0 * self.spec.frequency_hz  # bytes a second that shared memory delivers to one multiprocessor
         fetch = warps * (ty * known.shape[0] + 2 * tx * known.shape[1]) * deep * size / near
@@ -120,8 +151,10 @@ class MatrixSketch:
         traffic = batch * size * (m * k * (n / wide) + k * n * (m / high)) + batch * s.dtype.bytes * m * n
         cached = bool(self.spec.caches) and batch * size * (m * k + k * n) < self.spec.caches[0].bytes
         moving = traffic * (0.3 if cached else 1.0) / self.spec.bytes_per_second("DRAM", "copy")
-        seconds = np.maximum(waves * step * (k / deep), moving) + self.spec.launch_seconds
-        return Priced(columns, seconds, {"moving": moving, "multiply": waves * multiply * (k / deep)}, rejected)
+        steps = k / deep / parts
+        seconds = np.maximum(waves * step * steps, moving) + self.spec.launch_seconds
+        seconds += split_seconds(self.spec, s, parts, float(m * n))
+        return Priced(columns, seconds, {"moving": moving, "multiply": waves * multiply * steps}, rejected)
 
     @property
     def operands(self) -> tuple[Access, ...]:
@@ -140,8 +173,9 @@ class MatrixSketch:
         name, threads = s.name, point["wy"] * point["wx"] * known.lanes
         tall, broad = point["ty"] * known.shape[0], point["tx"] * known.shape[1]
         high, wide, deep = point["wy"] * tall, point["wx"] * broad, point["depth"] * known.shape[2]
-        batch = [a for a in s.axes if a not in (u, v)]
-        steps: list[Step] = [Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
+        before, after, apart = split(name, u, v, k, point["parts"], self.epilogues)
+        batch = [*(a for a in s.axes if a not in (u, v)), *apart]
+        steps: list[Step] = [*before, Reorder(name, (*batch, u, v, k)), Tile(name, ((u, high), (v, wide)))]
         steps += [Reorder(name, (f"{u}.1", f"{v}.1", k)), Split(name, k, deep)]
         steps.append(RegisterTile(name, ((f"{u}.1", tall), (f"{v}.1", broad))))
         steps.append(Distribute(name, (f"{u}.1.0", f"{v}.1.0"), f"{k}.0"))
@@ -155,9 +189,10 @@ class MatrixSketch:
             steps.append(Pad(cache, LINE // known.operand.bytes))
         if point["ahead"]:
             steps.append(Pipeline(name, f"{k}.0", True))
-        steps += [ComputeAt(e, name) for e in self.epilogues]
+        inside = self.epilogues if not apart else ()
+        steps += [ComputeAt(e, name) for e in inside]
         steps.append(Tensorize(name, known.name, f"{u}.1.1", f"{v}.1.1", f"{k}.1"))
-        for stage in [name, *self.epilogues] if name in self.facts.temps else [name]:
+        for stage in [name, *inside] if name in self.facts.temps else [name]:
             steps += [Bind(stage, f"{u}.1.0", "thread.z"), Bind(stage, f"{v}.1.0", "thread.y")]
         steps += [Bind(name, a, "block.z") for a in batch]
-        return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x")))
+        return Schedule((*steps, Bind(name, f"{u}.0", "block.y"), Bind(name, f"{v}.0", "block.x"), *after))

@@ -102,9 +102,6 @@ class RegisterTile(Step, kind="register_tile"):
         top = next((s.name for s in _stage_loops(nest.body, self.stage) if s.name in named), None)
         if top is None:
             raise self.fail(f"stage {self.stage} has none of the loops {', '.join(sorted(named))}", "no-such-loop")
-        dtype = nest.all_buffers[self.stage].dtype if self.stage in nest.all_buffers else None
-        if dtype is None:
-            raise self.fail("no such stage", "no-such-loop")
         return rewrite_loops(self, nest, top, lambda loop, path: _Tiling(self, loop, path, nest).statements())
 
 
@@ -144,7 +141,7 @@ class _Tiling:
         self.lanes = [n for n in order if n not in in_result]
         self.dims = [n for n in self.results if n not in order] + order
         self.factors, self.unroll = factors, unroll
-        self.dtype = nest.all_buffers[step.stage].dtype
+        self.dtype = leaf.value.dtype
         self.acc = Buffer(f"{step.stage}.acc", self.dtype, tuple(factors[n] for n in self.dims), "register")
 
     def statements(self) -> tuple[Stmt, ...]:
