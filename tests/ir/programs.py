@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.ir.affine import Affine, affine, var
-from autotune.ir.dtypes import F32, DType
+from autotune.ir.dtypes import F16, F32, DType
 from autotune.ir.equiv import difference
-from autotune.ir.expr import Const, Expr, Load, op
+from autotune.ir.expr import Const, Expr, Load, cast, op
+from autotune.ir.instructions import INSTRUCTIONS
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
 from autotune.ir.nest import Alloc, Guard, Loop, Nest, Stmt, leaves, reads, with_body
@@ -66,6 +67,13 @@ def product(m: int, n: int, k: int, prologue: bool = False) -> TensorProgram:
     return TensorProgram(inputs, (compute("t0", axes(i=m, j=n), body, axes(k=k)),), ("t0",))
 
 
+def half_product(m: int, n: int, k: int) -> TensorProgram:
+    """t0[i, j] = sum over k of a[i, k] * b[k, j], of f16 into f32"""
+    loads = [cast(Load(name, (var(x), var(y)), F16), F32) for name, x, y in (("a", "i", "k"), ("b", "k", "j"))]
+    inputs = (Buffer("a", F16, (m, k)), Buffer("b", F16, (k, n)))
+    return TensorProgram(inputs, (compute("t0", axes(i=m, j=n), op("mul", *loads), axes(k=k)),), ("t0",))
+
+
 def biased(m: int, n: int, k: int) -> TensorProgram:
     """t1[i, j] = max(t0[i, j] + c[j], 0) for a product t0"""
     plain = product(m, n, k)
@@ -114,7 +122,9 @@ def window(n: int, taps: int) -> TensorProgram:
 
 # ---- checks on scheduled nests --------------------------------------------------------------------------------------
 
-LIMITS = Limits(scratch_bytes=1 << 20, bodies=64, instances=1 << 16)
+LIMITS = Limits(
+    scratch_bytes=1 << 20, bodies=64, instances=1 << 16, instructions=tuple(INSTRUCTIONS), warp=4
+)
 
 
 def unrolled(nest: Nest) -> Nest:

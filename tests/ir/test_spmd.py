@@ -13,7 +13,7 @@ from autotune.ir.equiv import difference
 from autotune.ir.expr import Expr, Load, transform
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
-from autotune.ir.nest import Alloc, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, walk, with_body
+from autotune.ir.nest import Alloc, Guard, Leaf, Loop, Nest, Reduce, Stmt, Store, map_leaves, walk, with_body
 from autotune.ir.program import Buffer, TensorProgram
 from autotune.ir.schedule import Schedule
 from autotune.ir.spmd import launch, spread
@@ -22,18 +22,23 @@ from autotune.ir.steps import (
     ComputeAt,
     Distribute,
     Pack,
+    Pipeline,
     RegisterTile,
     Reorder,
     Split,
+    SplitReduction,
     Step,
+    Tensorize,
     Tile,
     TreeReduce,
     Unroll,
+    Vectorize,
+    copy_loop,
 )
 from autotune.ir.verify import verify
-from tests.ir.programs import normalised, product, row_sum
+from tests.ir.programs import half_product, normalised, product, row_sum
 
-LIMITS = Limits()
+LIMITS = Limits(instructions=("mma_m16n8k16_f16",), warp=4)
 PRODUCT: tuple[Step, ...] = (
     Tile("t0", (("i", 8), ("j", 8))), Reorder("t0", ("i.1", "j.1", "k")), Split("t0", "k", 4),
     RegisterTile("t0", (("i.1", 2), ("j.1", 2))), Distribute("t0", ("i.1.0", "j.1.0"), "k.0"),
@@ -53,9 +58,33 @@ NORM: tuple[Step, ...] = (
     Tile("t2", (("j", 4),)), Bind("t2", "j.1", "thread.x"),
     ComputeAt("t1", "t2", "i"), ComputeAt("t0", "t2", "i"), Bind("t2", "i", "block.x"),
 )  # fmt: skip
+COPIES: tuple[Step, ...] = (
+    *(Split(c, copy_loop(c, 1), 4) for c in ("t0.load0", "t0.load1")),
+    *(Vectorize(c, f"{copy_loop(c, 1)}.1", 4) for c in ("t0.load0", "t0.load1")),
+    *(Bind(c, copy_loop(c, 0), "thread") for c in ("t0.load0", "t0.load1")),
+    *(Bind(c, f"{copy_loop(c, 1)}.0", "thread") for c in ("t0.load0", "t0.load1")),
+)
+MATRIX: tuple[Step, ...] = (
+    Tile("t0", (("i", 32), ("j", 16))), Reorder("t0", ("i.1", "j.1", "k")), Split("t0", "k", 16),
+    RegisterTile("t0", (("i.1", 16), ("j.1", 8))), Distribute("t0", ("i.1.0", "j.1.0"), "k.0"),
+    Pack("t0", 1, "k.0", (), True), Pack("t0", 0, "k.0", (), True), *COPIES,
+    Pipeline("t0", "k.0", True),
+    Tensorize("t0", "mma_m16n8k16_f16", "i.1.1", "j.1.1", "k.1"),
+    Bind("t0", "i.1.0", "thread.z"), Bind("t0", "j.1.0", "thread.y"), Bind("t0", "i.0", "block.y"),
+    Bind("t0", "j.0", "block.x"),
+)  # fmt: skip
+WARP: tuple[Step, ...] = (
+    RegisterTile("t0", (("k", 8),)), TreeReduce("t0", 4), Bind("t0", "k.1", "thread.x"), Bind("t0", "i", "block.x"),
+)  # fmt: skip
+PARTED: tuple[Step, ...] = (
+    SplitReduction("t0", "k", 3), Bind("t0", "k.part", "block.z"), Bind("t0", "i", "block.y"),
+    Bind("t0", "j", "thread.x"), Bind("t0.total", "i", "block.y"), Bind("t0.total", "j", "thread.x"),
+)  # fmt: skip
 NESTS: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "product": (product(16, 16, 12), PRODUCT), "ragged product": (product(11, 13, 10), PRODUCT),
     "row": (row_sum(5, 22), ROW), "norm": (normalised(5, 10), NORM),
+    "matrix": (half_product(32, 32, 48), MATRIX), "warp": (row_sum(5, 22), WARP),
+    "parted": (product(4, 6, 12), PARTED),
 }  # fmt: skip
 
 
@@ -143,10 +172,17 @@ def mutants(nest: Nest) -> Iterator[tuple[str, Nest]]:
                     if isinstance(inner, Loop):
                         inside = replace(stmt, body=(replace(inner, barrier=True),))
                         variants.append((f"barrier inside {stmt.name}", inside))
+                if stmt.kind == "tensor":
+                    other = "mma_m16n8k16_bf16"
+                    variants.append((f"another instruction for {stmt.name}", replace(stmt, instruction=other)))
+                    variants.append((f"{stmt.name} serial", replace(stmt, kind="serial", instruction="")))
                 if stmt.kind in ("thread.x", "thread.y", "block.x", "block.y") and stmt.constant != 1:
                     other = {"x": "y", "y": "x"}[stmt.kind[-1]]
                     variants.append((f"{stmt.name} along {other}", replace(stmt, kind=stmt.kind[:-1] + other)))
             case Alloc(buffer=b) if b.scope == "shared" and b.shape:
+                if b.shape[0] == 2 and len(b.shape) == 3:  # two halves of a pipeline
+                    for half in (0, 1):
+                        variants.append((f"all copies in half {half} of {b.name}", _one_half(stmt, half)))
                 small = Buffer(b.name, b.dtype, (*b.shape[:-1], b.shape[-1] - 1), b.scope)
                 variants.append((f"{b.name} is smaller", replace(stmt, buffer=small)))
                 variants.append((f"{b.name} in registers", replace(stmt, buffer=replace(b, scope="register"))))
@@ -154,6 +190,20 @@ def mutants(nest: Nest) -> Iterator[tuple[str, Nest]]:
                 variants += [(f"{what} of {stmt.buffer}", leaf) for what, leaf in shifted(stmt, shared)]
         for what, new in variants:
             yield f"{what} at {at}", Nest(nest.buffers, changed(nest.body, at, new))
+
+
+def _one_half(stmt: Alloc, half: int) -> Alloc:
+    """The same with every use of the array in one half."""
+    name = stmt.buffer.name
+
+    def still(leaf: Leaf) -> tuple[Stmt, ...]:
+        fixed = partial(_moved_load, name, lambda index: (const(half), *index[1:]))
+        index = (const(half), *leaf.index[1:]) if leaf.buffer == name else leaf.index
+        if isinstance(leaf, (Store, Reduce)):
+            return (replace(leaf, index=index, value=transform(leaf.value, fixed)),)
+        return (replace(leaf, index=index),)
+
+    return replace(stmt, body=map_leaves(stmt.body, still))
 
 
 def _moved_load(name: str, fn: Callable[[tuple[Affine, ...]], tuple[Affine, ...]], node: Expr) -> Expr | None:
@@ -179,7 +229,7 @@ def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]
 def test_every_mutant_is_caught() -> None:
     """By the verifier, or by the equivalence check where it is safe but computes something else."""
     caught: dict[str, int] = {"verifier": 0, "equivalence": 0}
-    for name in ("product", "row", "norm"):
+    for name in ("product", "row", "norm", "matrix", "warp", "parted"):
         program, nest = made(name)
         for what, mutant in mutants(nest):
             found = problem(program, mutant)

@@ -20,14 +20,18 @@ from autotune.ir.steps import (
     Distribute,
     Fuse,
     Pack,
+    Pad,
     Parallel,
+    Pipeline,
     Prefetch,
     ReadAhead,
     RegisterTile,
     Reorder,
     Split,
+    SplitReduction,
     Step,
     StoreHint,
+    Tensorize,
     Tile,
     TreeReduce,
     Unroll,
@@ -38,6 +42,7 @@ from tests.conftest import GOLDEN
 from tests.ir.programs import (
     biased,
     chained,
+    half_product,
     normalised,
     product,
     row_sum,
@@ -67,6 +72,8 @@ class Refusal(Case):
 
 
 BLOCKED = (Split("t0", "j", 8), Split("t0", "k", 4), Reorder("t0", ("j.0", "k.0", "i", "j.1", "k.1")))
+BLOCKS = (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1")))
+WHOLE = RegisterTile("t0", (("i", 16), ("j", 24)))
 TILED = (RegisterTile("t0", (("i", 2), ("j", 4))),)
 
 CASES = [
@@ -107,6 +114,11 @@ CASES = [
     Case("distribute", product(4, 8, 7), Distribute("t0", ("i.0", "j.0"), "k"), TILED),
     Case("tree_reduce", row_sum(5, 22), TreeReduce("t0"), (RegisterTile("t0", (("k", 8),)),)),
     Case("tree_reduce-odd", row_sum(5, 22), TreeReduce("t0"), (RegisterTile("t0", (("k", 5),)),)),
+    Case("tree_reduce-warp", row_sum(5, 22), TreeReduce("t0", 4), (RegisterTile("t0", (("k", 8),)),)),
+    Case("pad", product(4, 8, 7), Pad("t0.load1", 3), (Pack("t0", 1, ""),)),
+    Case("pipeline", product(4, 8, 7), Pipeline("t0", "k.0"), (*BLOCKS, Pack("t0", 1, "k.0"), Pack("t0", 0, "k.0"))),
+    Case("split_reduction", product(4, 6, 12), SplitReduction("t0", "k", 3)),
+    Case("tensorize", half_product(16, 24, 32), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (WHOLE,)),
     Case("store_hint", scale(20), StoreHint("t0"), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
 ]
 
@@ -211,6 +223,24 @@ REFUSALS = [
     ),
     Refusal("no-accumulators", row_sum(5, 7), TreeReduce("t0"), words="register_tile first"),
     Refusal("no-lanes", product(4, 8, 7), TreeReduce("t0"), TILED, "no reduction loop"),
+    Refusal("no-such-stage", product(4, 8, 7), Pad("t0.load1", 4), words="no copy of that name"),
+    Refusal("bad-factor", product(4, 8, 7), Pad("t0.load1", 0), (Pack("t0", 1, ""),), "at least one element"),
+    Refusal("no-copies", product(4, 8, 7), Pipeline("t0", "k.0"), BLOCKS, "does not begin with copies"),
+    Refusal("ragged", scale(10), Pipeline("t0", "i.1"), (Split("t0", "i", 4),), "its extent is no constant"),
+    Refusal("no-reduction", scale(10), SplitReduction("t0", "i", 2), words="no reduction in one perfect band"),
+    Refusal("no-such-loop", product(4, 6, 12), SplitReduction("t0", "i", 2), words="those are k"),
+    Refusal("ragged", product(4, 6, 12), SplitReduction("t0", "k", 5), words="no multiple of 5"),
+    Refusal("no-instruction", product(4, 6, 12), Tensorize("t0", "fma", "i", "j", "k"), words="mma_m16n8k16_f16"),
+    Refusal(
+        "no-accumulators",
+        half_product(16, 8, 16),
+        Tensorize("t0", "mma_m16n8k16_f16", "i", "j", "k"),
+        words="register_tile first",
+    ),
+    Refusal("ragged", half_product(16, 12, 16), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (
+        RegisterTile("t0", (("i", 16), ("j", 12))),), "no multiple of (16, 8)"),
+    Refusal("no-match", product(16, 8, 16), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (
+        RegisterTile("t0", (("i", 16), ("j", 8))),), "multiplies f16 by f16 into f32"),
 ]
 
 
