@@ -38,6 +38,23 @@ class CacheLevel:
     shared_by: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What one multiprocessor holds: 32-bit registers in `partitions` equal parts, warps, blocks, bytes of shared
+    memory. A warp gets registers in multiples of `register_unit`, a block shared memory in multiples of `shared_unit`
+    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`."""
+
+    registers: int
+    partitions: int
+    warps: int
+    blocks: int
+    shared_bytes: int
+    register_unit: int
+    shared_unit: int
+    shared_reserved: int = 0
+    thread_registers: int = 255
+
+
 @dataclass(frozen=True)
 class DeviceSpec:
     """A machine. Rates are for one core; `fma_per_cycle` and `loads_per_cycle` count full-width vectors.
@@ -45,7 +62,8 @@ class DeviceSpec:
     `features` are LLVM attribute strings ("+avx512f"). `peak_flops`: (dtype name, flops a second of one core).
     `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
     `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
-    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step.
+    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step, and
+    `core` is what one multiprocessor holds, where that is known.
     """
 
     kind: str
@@ -68,6 +86,7 @@ class DeviceSpec:
     threads_per_block: int = 0
     shared_bytes: int = 0
     warp: int = 0
+    core: Core | None = None
 
     @property
     def blocks(self) -> bool:
@@ -132,7 +151,7 @@ class DeviceSpec:
     @cached_property
     def digest(self) -> str:
         """Identity of the hardware: what no calibration and no newer LLVM (with names for more features) changes."""
-        fixed = {k: v for k, v in self.to_json().items() if k not in _MEASURED}
+        fixed = {k: v for k, v in self.to_json().items() if k not in (*_MEASURED, "core")}  # the arch says what it is
         fixed["features"] = sorted(f for f in self.features if f.startswith(_VECTOR_FEATURES))
         text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -149,6 +168,8 @@ class DeviceSpec:
                 raise ValueError(f"unknown fields {', '.join(unknown)}")
             rows = {k: tuple(map(tuple, value.get(k, ()))) for k in ("peak_flops", "bandwidth", "provenance")}
             caches = tuple(CacheLevel(**row) for row in value.get("caches", ()))
-            return DeviceSpec(**{**value, **rows, "caches": caches, "features": tuple(value.get("features", ()))})
+            core = Core(**value["core"]) if value.get("core") else None
+            more = {"caches": caches, "features": tuple(value.get("features", ())), "core": core}
+            return DeviceSpec(**{**value, **rows, **more})
         except (TypeError, ValueError, AttributeError) as error:
             raise DeviceError(f"not a device description: {error}") from error
