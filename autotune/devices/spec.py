@@ -24,6 +24,7 @@ _LEVEL_SHARE = {"L1": 0.9, "L2": 0.5, "L3": 0.37, "DRAM": 0.1}
 _KIND_SHARE = {"read": 1.0, "write": 0.7, "copy": 0.9}
 # What calibration or a boost clock may change without making it another device.
 _VECTOR_FEATURES = ("+avx", "+fma", "+f16c", "+sse4", "+neon", "+sve", "+dotprod", "+bf16", "+i8mm", "+fullfp16")
+GRIDS = dict.fromkeys(("cuda", "hip"), (2**31 - 1, 65535, 65535))  # blocks along x, y, z, as the vendors' guides say
 _MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance")
 
 
@@ -139,7 +140,8 @@ class DeviceSpec:
         from ..ir.limits import Limits
 
         if self.blocks:
-            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes)
+            grid = GRIDS.get(self.kind, Limits().grid)
+            return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, grid=grid)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
 
     def memory(self) -> Shape:

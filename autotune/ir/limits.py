@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Limits:
     """`scratch_bytes`: live scratch memory of one thread; `bodies`: statements that evaluate one stage (its main and
     tail copies); `instances`: statements after unrolling, which is what compile time grows with. Of a device with
-    blocks: `threads` of one block, and its `shared_bytes`."""
+    blocks: `threads` of one block, its `shared_bytes`, and blocks of a `grid` along x, y, z."""
 
     vector_bits: int = 512
     vector_registers: int = 32
@@ -18,3 +18,4 @@ class Limits:
     instances: int = 8192
     threads: int = 1024
     shared_bytes: int = 48 << 10
+    grid: tuple[int, int, int] = (2**31 - 1,) * 3
