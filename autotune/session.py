@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .cache.objects import ObjectCache
@@ -23,6 +23,7 @@ from .devices.cpu import default_threads
 from .ir.errors import AutotuneError, CacheError
 from .ir.partition import partition
 from .ir.program import Buffer, TensorProgram
+from .ir.schedule import Schedule
 from .options import Options, user_directory
 from .workshop import Choice, PreparedKernel, Workshop
 
@@ -178,8 +179,10 @@ class Prepared:
         budget: float | None = None,
         trials: int | None = None,
         progress: Callable[[int, float], None] | None = None,
+        first: Mapping[str, Sequence[Schedule]] | None = None,
     ) -> Any:
-        """Measure, keep what is faster, and run it from now on. Returns the TuningResult of all kernels together."""
+        """Measure, keep what is faster, and run it from now on. Returns the TuningResult of all kernels together.
+        `first`: by the digest of a kernel's program, proved schedules to try before all others."""
         from .decorator import TuningResult
 
         with self._lock:
@@ -193,8 +196,9 @@ class Prepared:
                 share = 0.5 / len(self.kernels) + 0.5 * weights[n] / sum(weights)
                 later = sum(0.5 / len(self.kernels) + 0.5 * w / sum(weights) for w in weights[n + 1 :])
                 outcome = self.workshop.tune(
-                    kernel.program, left * share / (share + later), trials or self.options.trials, progress
-                )
+                    kernel.program, left * share / (share + later), trials or self.options.trials, progress,
+                    (first or {}).get(kernel.program.digest, ()),
+                )  # fmt: skip
                 outcomes.append(outcome)
                 schedule = outcome.winner.schedule
                 choice = Choice(

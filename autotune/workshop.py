@@ -218,8 +218,10 @@ class Workshop:
         budget: float,
         trials: int | None,
         progress: Callable[[int, float], None] | None = None,
+        first: Sequence[Schedule] = (),
     ) -> Outcome:
-        """Search one kernel within `budget` seconds, and store every measurement."""
+        """Search one kernel within `budget` seconds, and store every measurement. `first`: proved schedules
+        to try before all others but the default."""
         from .search.ranking import Candidate, first_valid
         from .search.tune import Tuner
 
@@ -228,7 +230,8 @@ class Workshop:
         worker.start()
         ranking, key = self.ranking(program), self.key(program)
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
-        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in self._hypotheses(program, key)]
+        given = [*first, *self._hypotheses(program, key)]
+        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in given]
         program_json = program.canonical
         outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
         self._record(key, outcome)

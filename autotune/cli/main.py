@@ -6,12 +6,14 @@ Exit codes: 0 all ok; 1 some not, or a check failed; 2 usage; 3 no such device o
 
 from __future__ import annotations
 
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import reduce
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from ..options import Options, resolve
 from .grid import Case, cases, read
 from .machine import devices, doctor
 from .output import FORMATS, Progress, Writer, say, words
-from .run import FIELDS, Record, State, exit_code, prepare, run
+from .run import FIELDS, Record, State, exit_code, prepare, run, save
 from .stores import cache
 
 _CODES = {FrozenError: 5, UsageError: 2, DeviceError: 3, MeasureError: 4, AutotuneError: 1, OSError: 1}
@@ -135,18 +137,84 @@ def _run(todo: Sequence[Case], given: dict[str, Any], state: State, fields: Sequ
 @_with(*_CASES, *_MEASURING)
 @click.option("--resume", is_flag=True, help="Go on where this sweep was stopped: finished cases are not run again.")
 @click.option("--state", "path", type=_PATH, help="Where to note finished cases (default: in the cache directory).")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that build candidates (now: one).")
-def sweep(resume: bool, path: Path | None, jobs: int, **given: Any) -> int:
-    """Tune every case of a grid: autotune sweep gemm m=64,512 n=512 k=64:256:64"""
-    todo, options = chosen(given), ready(given)
+@click.option("--jobs", type=click.IntRange(1), help="Compilers that run at a time with --no-run (default: cores).")
+@click.option("--no-run", is_flag=True, help="Rank and compile for --device or --targets; measure nothing.")
+@click.option("--targets", help="With --no-run: several devices, such as cuda:sm_90,hip:gfx942.")
+@click.option("--top", type=click.IntRange(1, 100), help="With --no-run: candidates of each kernel (default 8).")
+def sweep(
+    resume: bool, path: Path | None, jobs: int | None, no_run: bool, targets: str | None, top: int | None, **given: Any
+) -> int:
+    """Tune every case of a grid: autotune sweep gemm m=64,512 n=512 k=64:256:64
+
+    With --no-run -o list.json candidates are listed for a device that need not be here; --from list.json measures them
+    where it is.
+    """
+    from . import shortlists
+
+    if no_run:
+        return _listed(given, jobs, targets, top)
+    if targets is not None or top is not None:
+        raise UsageError("--targets and --top go with --no-run; a sweep that measures has one --device")
+    lists = None
+    if given["source"] is not None and given["op"] is None and shortlists.is_shortlist(given["source"]):
+        lists = shortlists.read(given["source"], given["device"])
+        given = {**given, "device": lists.device}
+    todo, options = lists.cases if lists else chosen(given), ready(given)
     path = path or State.place(options.directory(), todo, options)
     if resume and path is None:
         raise UsageError("nothing is kept to resume from, for there is no cache directory; name a file with --state")
     state = State(path, options, resume)
     if resume and not given["quiet"]:
         say(f"resuming: {sum(state.get(case) is not None for case in todo)} of {len(todo)} cases are finished")
-    each = lambda case, progress: run(case, options, progress)
+    note = (lambda text: None) if given["quiet"] else say
+    for text in lists.unread if lists else ():
+        note(text)
+    each = lambda case, progress: (
+        shortlists.measured(case, lists, options, progress, note) if lists else run(case, options, progress)
+    )
     return exit_code(_run(todo, given, state, FIELDS, each), options.frozen)
+
+
+def _listed(given: dict[str, Any], jobs: int | None, targets: str | None, top: int | None) -> int:
+    """Write a shortlist, and show it."""
+    from ..devices.cpu import default_threads
+    from ..shortlist import TOP
+    from . import shortlists
+
+    if targets is not None and given["device"] is not None:
+        raise UsageError("give --targets or --device, not both")
+    if wrong := [name for name in ("budget", "trials") if given[name] is not None]:
+        raise UsageError(f"--no-run measures nothing: --{wrong[0]} has no meaning")
+    if given["form"] not in ("table", "json"):
+        raise UsageError(f"--no-run writes a table or json, no {given['form']}")
+    todo, options = chosen(given), ready(given, here=False)
+    names = [name.strip() for name in targets.split(",")] if targets is not None else [options.device]
+    found = shortlists.toolchains(names, options)
+    entries: list[Record] = []
+    output: Path | None = given["output"]
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"-o {output}: no such folder")
+    interrupted = False
+    for case, (spec, tool) in product(todo, found):
+        begun = time.monotonic()
+        try:
+            row = shortlists.entry(case, spec, tool, options, top or TOP, jobs or default_threads())
+        except KeyboardInterrupt:
+            interrupted = True
+            say(f"interrupted: {len(entries)} of {len(todo) * len(found)} lists are finished")
+            break
+        entries.append(row)
+        if not given["quiet"]:
+            many = sum(len(kernel["candidates"]) for kernel in row["kernels"])
+            say(f"{case} on {spec.id}: {row['status']}, {many} candidates, {time.monotonic() - begun:.1f} s")
+    text = shortlists.document(entries)
+    if output is not None:
+        save(output, text)
+    if given["form"] == "json" and output is None:
+        click.echo(text, nl=False)
+    elif given["form"] == "table":
+        click.echo(shortlists.table(entries), nl=False)
+    return 130 if interrupted else exit_code(entries, options.frozen)
 
 
 @cli.command()

@@ -23,10 +23,12 @@ from .grid import Case
 
 if TYPE_CHECKING:
     from ..ir.program import TensorProgram
+    from ..ir.schedule import Schedule
     from ..session import Prepared
 
 Record = dict[str, Any]
 Progress = Callable[[int, float], None]
+Listing = Mapping[str, Sequence["Schedule"]]
 FIELDS = (
     "op", "params", "dtype", "device", "threads", "status", "source", "winner", "seconds", "default_seconds", "gflops",
     "gbytes_per_s", "roofline_fraction", "trials", "tuning_seconds", "program", "schedule", "message",
@@ -64,9 +66,17 @@ def prepare(case: Case, options: Options) -> Prepared:
     return session().prepare(program(case), options)
 
 
-def run(case: Case, options: Options, progress: Progress | None = None, tune: bool = True) -> Record:
+def status_of(error: errors.AutotuneError) -> Status:
+    return next((s for kind, s in _STATUS.items() if isinstance(error, kind)), Status.RUNTIME)
+
+
+def run(
+    case: Case, options: Options, progress: Progress | None = None, tune: bool = True, first: Listing | None = None,
+    done: Callable[[Prepared], None] | None = None,
+) -> Record:  # fmt: skip
     """The record of one case; `options.threads` and `budget` are set. Without `tune` a stored winner is taken where one
-    is. An interrupt is a status too, after what was measured has been stored."""
+    is. `first`: schedules to try before all others, by the digest of a kernel's program; `done` is told what was made.
+    An interrupt is a status too, after what was measured has been stored."""
     record: Record = dict.fromkeys(FIELDS) | {
         "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": options.device,
         "threads": options.threads, "status": str(Status.OK), "trials": 0, "program": "", "schedule": "", "message": "",
@@ -79,18 +89,19 @@ def run(case: Case, options: Options, progress: Progress | None = None, tune: bo
             shop = prepared.workshop
             shop.owner.worker(shop.spec, shop.threads, options).wait()  # no case's budget pays for its start
             begun = time.monotonic()
-            prepared.tune(progress=progress)
+            prepared.tune(progress=progress, first=first)
     except KeyboardInterrupt:
         record |= {"status": str(Status.INTERRUPTED), "message": "what was measured until then is stored"}
     except errors.AutotuneError as error:
         if type(error) in (errors.DeviceError, errors.UsageError):
             raise  # of the whole sweep
         late = isinstance(error, errors.MeasureError) and time.monotonic() - begun >= (options.budget or 0)
-        status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), Status.RUNTIME)
-        record |= {"status": str(Status.TIMEOUT if late else status), "message": str(error)}
+        record |= {"status": str(Status.TIMEOUT if late else status_of(error)), "message": str(error)}
     record["tuning_seconds"] = round(max(0.0, time.monotonic() - begun), 3)
     if prepared is not None:
         _describe(record, prepared)
+        if done is not None:
+            done(prepared)
     return record
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from ..ir.errors import BuildError, DeviceError
+from . import tools
 from .resources import Resources
 
 ARCHS = ("gfx90a", "gfx942", "gfx1100", "gfx1200")
@@ -34,17 +35,19 @@ def _version(path: str) -> int:
     return int(match[1]) if match else 0
 
 
-def compile(text: str, arch: str, seconds: float = 60.0) -> tuple[str, dict[str, Resources]]:
-    """Assembly and what each kernel in it uses. Raises BuildError with the compiler's log."""
-    words = [*compiler(), f"--offload-arch={arch}", *_FLAGS, *_PIPE]
-    try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"clang did not finish within {seconds:g} s for {arch}", reason="timeout") from None
+def compile(
+    text: str, arch: str, seconds: float = tools.LIMIT, given: tuple[str, ...] = ()
+) -> tuple[str, dict[str, Resources]]:
+    """Assembly and what each kernel in it uses; `given` is a compiler other than the one found. Raises BuildError with
+    the compiler's log and a reason: arch | compile | timeout | crash | garbage."""
+    words = [*(given or compiler()), f"--offload-arch={arch}", *_FLAGS, *_PIPE]
+    done = tools.run(words, text, seconds, f"clang for {arch}")
     if done.returncode:
         reason = "arch" if "arch" in done.stderr and arch in done.stderr else "compile"
         raise BuildError(f"clang refused the text for {arch}: {done.stderr.strip()[:2000]}", done.stderr, reason)
-    return done.stdout, _resources(done.stdout)
+    if not (found := _resources(done.stdout)):
+        raise tools.garbage(f"clang for {arch}", done.stdout, "there is no kernel in its assembly")
+    return done.stdout, found
 
 
 def _resources(assembly: str) -> dict[str, Resources]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .clike import Dialect
-from .instructions import CUDA_INSTRUCTIONS
+from .matrix import CUDA_INSTRUCTIONS
 
 TYPES = {
     "f32": "float", "f64": "double", "u16": "unsigned short", "i8": "signed char", "i16": "short", "i32": "int",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .clike import Dialect
 from .cuda import ATOMS, FUNCTIONS, TYPES
-from .instructions import HIP_INSTRUCTIONS
+from .matrix import HIP_INSTRUCTIONS
 
 PRELUDE = """#ifdef __HIP_PLATFORM_AMD__
 #include <hip/hip_runtime.h>

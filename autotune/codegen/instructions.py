@@ -1,69 +1,138 @@
-"""Functions of one matrix instruction each, in CUDA's and HIP's own words.
+"""Counts of machine instructions, in a whole kernel and in its hottest loop: SASS from nvdisasm, AMD's assembly.
 
-`at_NAME(c, a, b)` is called by every lane of a warp with its part of the matrices (`ir.instructions`): accumulators c,
-and operands in 32-bit words, the first element lowest. Where a text runs on a CPU (AT_HOST) the emulator has functions
-of the same names.
+The hottest loop is the innermost region that a jump closes backwards which multiplies most. Counts are static: what a
+compiler unrolled stands there several times.
 """
 
 from __future__ import annotations
 
-from ..ir.instructions import INSTRUCTIONS
+import re
+import shutil
+import sysconfig
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-_PTX = {
-    "mma_m16n8k16_f16": "m16n8k16.row.col.f32.f16.f16.f32", "mma_m16n8k16_bf16": "m16n8k16.row.col.f32.bf16.bf16.f32",
-    "mma_m16n8k8_f16": "m16n8k8.row.col.f32.f16.f16.f32", "mma_m16n8k8_tf32": "m16n8k8.row.col.f32.tf32.tf32.f32",
-    "mma_m16n8k32_s8": "m16n8k32.row.col.s32.s8.s8.s32", "mma_m8n8k16_s8": "m8n8k16.row.col.s32.s8.s8.s32",
-}  # fmt: skip
-# The builtin, the type of one operand, and what stands before and after the operands.
-_AMD = {
-    "mfma_16x16x16_f16": ("mfma_f32_16x16x16f16", "_Float16", "{a}, {b}, {c}, 0, 0, 0"),
-    "mfma_16x16x16_bf16": ("mfma_f32_16x16x16bf16_1k", "short", "{a}, {b}, {c}, 0, 0, 0"),
-    "mfma_16x16x16_s8": ("mfma_i32_16x16x16i8", "int", "{a}, {b}, {c}, 0, 0, 0"),
-    "mfma_16x16x32_s8": ("mfma_i32_16x16x32_i8", "long", "{a}, {b}, {c}, 0, 0, 0"),
-    "wmma_16x16x16_f16": ("wmma_f32_16x16x16_f16_w32", "_Float16", "{a}, {b}, {c}"),
-    "wmma_16x16x16_bf16": ("wmma_f32_16x16x16_bf16_w32", "short", "{a}, {b}, {c}"),
-    "wmma_16x16x16_s8": ("wmma_i32_16x16x16_iu8_w32", "int", "true, {a}, true, {b}, {c}, false"),
-    "wmma12_16x16x16_f16": ("wmma_f32_16x16x16_f16_w32_gfx12", "_Float16", "{a}, {b}, {c}"),
-    "wmma12_16x16x16_bf16": ("wmma_f32_16x16x16_bf16_w32_gfx12", "short", "{a}, {b}, {c}"),
-    "wmma12_16x16x16_s8": ("wmma_i32_16x16x16_iu8_w32_gfx12", "int", "true, {a}, true, {b}, {c}, false"),
-}
-_BITS = {"_Float16": 16, "short": 16, "int": 32, "long": 64}
+from ..ir.errors import BuildError, DeviceError
+from . import tools
 
 
-def _guarded(text: str) -> str:
-    return f"#ifndef AT_HOST\n{text}\n#endif"
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """`total` instructions, of which `multiply` multiply and add (or multiply matrices) and `shared` load from or store
+    to shared memory; `mix`: how many of each opcode, the most frequent first."""
+
+    total: int
+    multiply: int
+    shared: int
+    mix: tuple[tuple[str, int], ...]
+
+    @property
+    def share(self) -> float:
+        """Of issue slots that multiply."""
+        return self.multiply / self.total if self.total else 0.0
 
 
-def _ptx(name: str) -> str:
-    i = INSTRUCTIONS[name]
-    a, b, c, real = i.a.words(i.operand), i.b.words(i.operand), i.c.elements, i.result.is_float
-    kind, letter = ("float", "f") if real else ("int", "r")
-    at = [f"%{n}" for n in range(c + a + b)]
-    groups = ", ".join(f"{{{', '.join(at[n:m])}}}" for n, m in ((0, c), (c, c + a), (c + a, c + a + b), (0, c)))
-    outs = ", ".join(f'"+{letter}"(c[{n}])' for n in range(c))
-    ins = ", ".join([f'"r"(a[{n}])' for n in range(a)] + [f'"r"(b[{n}])' for n in range(b)])
-    return _guarded(
-        f"FN void at_{name}({kind} *c, const U32 *a, const U32 *b) {{\n"
-        f'  asm("mma.sync.aligned.{_PTX[name]} {groups};"\n    : {outs} : {ins});\n}}'
-    )
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One instruction: opcode, operands, the labels in front of it, and the label that it jumps to."""
+
+    opcode: str
+    operands: str = ""
+    labels: tuple[str, ...] = ()
+    target: str = ""
 
 
-def _amd(name: str) -> str:
-    i = INSTRUCTIONS[name]
-    builtin, element, form = _AMD[name]
-    kind = "float" if i.result.is_float else "int"
-    n = i.a.elements * i.operand.bits // _BITS[element]
-    vector = f"typedef {element} at_{name}_v __attribute__((ext_vector_type({n})));" if n > 1 else \
-        f"typedef {element} at_{name}_v;"  # fmt: skip
-    call = form.format(a="x", b="y", c="z")
-    return _guarded(
-        f"{vector}\ntypedef {kind} at_{name}_c __attribute__((ext_vector_type({i.c.elements})));\n"
-        f"FN void at_{name}({kind} *c, const U32 *a, const U32 *b) {{\n"
-        f"  at_{name}_v x, y; at_{name}_c z;\n"
-        f"  __builtin_memcpy(&x, a, sizeof x); __builtin_memcpy(&y, b, sizeof y); __builtin_memcpy(&z, c, sizeof z);\n"
-        f"  z = __builtin_amdgcn_{builtin}({call});\n  __builtin_memcpy(c, &z, sizeof z);\n}}"
-    )
+# Constants are put into registers by HFMA2 of zeros: that is no arithmetic.
+_SASS_MULTIPLY = re.compile(r"(FFMA2?|DFMA|HFMA2(?!.*RZ, RZ)|HMMA|IMMA|DMMA|QMMA|OMMA|[HIQO]?GMMA|UTC\w*MMA)\b")
+_SASS_LINE = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+_AMD_MULTIPLY = re.compile(r"v_(dual_)?(pk_)?(fma|fmac|fmaak|fmamk|mfma|wmma|swmmac|mad|mac|dot)\w*")
 
 
-CUDA_INSTRUCTIONS = {f"at_{name}": _ptx(name) for name in _PTX}
-HIP_INSTRUCTIONS = {f"at_{name}": _amd(name) for name in _AMD}
+def sass(cubin: bytes, given: str = "", seconds: float = tools.LIMIT) -> dict[str, list[Line]]:
+    """The instructions of each kernel of a cubin. Raises DeviceError where there is no nvdisasm, and BuildError."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = tools.run([given or disassembler(), "-c", file.name], "", seconds, "nvdisasm")
+    if done.returncode:
+        raise BuildError(f"nvdisasm refused the cubin: {done.stderr.strip()[:500]}", done.stderr, "compile")
+    found: dict[str, list[Line]] = {}
+    name, labels = "", list[str]()
+    for line in done.stdout.splitlines():
+        if match := re.match(r"\.text\.(\w+):", line):
+            name, labels = match[1], []
+        elif match := re.match(r"(\.L\w+):", line):
+            labels.append(match[1])
+        elif name and (match := _SASS_LINE.match(line)):
+            jump = re.search(r"`\((\.L\w+)\)", match[2]) if match[1].startswith(("BRA", "JMP")) else None
+            found.setdefault(name, []).append(Line(match[1], match[2].strip(), tuple(labels), jump[1] if jump else ""))
+            labels = []
+    if not found:
+        raise tools.garbage("nvdisasm", done.stdout, "there is no instruction in it")
+    return found
+
+
+@cache
+def disassembler() -> str:
+    """nvdisasm of the wheel or of a toolkit. Raises DeviceError with the way to get it."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    for path in (
+        *sorted(site.glob("nvidia/**/bin/nvdisasm")),
+        shutil.which("nvdisasm"),
+        "/usr/local/cuda/bin/nvdisasm",
+    ):
+        if path and Path(path).is_file():
+            return str(path)
+    raise DeviceError("nvdisasm is not here: pip install nvidia-cuda-nvdisasm")
+
+
+def amd(assembly: str) -> dict[str, list[Line]]:
+    """The instructions of each kernel of clang's assembly."""
+    found: dict[str, list[Line]] = {}
+    name, labels = "", list[str]()
+    kernels = set(re.findall(r"^\s*\.amdhsa_kernel (\w+)", assembly, re.MULTILINE))
+    for line in assembly.splitlines():
+        code = line.split(";")[0].rstrip()
+        if match := re.match(r"([\w.$]+):", code):
+            name = match[1] if match[1] in kernels else "" if match[1].startswith(".Lfunc_end") else name
+            labels = [] if match[1] in kernels else [*labels, match[1]]
+        elif name and (match := re.match(r"\s+([a-z]\w*)\s*(.*)", code)):
+            for part in code.strip().split("::"):  # two operations of one instruction
+                opcode, _, operands = part.strip().partition(" ")
+                jump = operands.strip() if re.match(r"s_c?branch", opcode) else ""
+                found.setdefault(name, []).append(Line(opcode, operands, tuple(labels), jump))
+                labels = []
+    return found
+
+
+def counted(lines: Sequence[Line]) -> Instructions:
+    """Of one kernel, or a part of it."""
+    real = [ln for ln in lines if ln.opcode not in ("NOP", "s_nop", "s_code_end")]
+    mix = Counter(ln.opcode for ln in real)
+    shared = sum(n for name, n in mix.items() if re.match(r"(U?LDS|STS|LDSM|ATOMS|ds_)", name))
+    return Instructions(len(real), sum(map(_multiplies, real)), shared, tuple(mix.most_common()))
+
+
+def hottest(lines: Sequence[Line]) -> Instructions | None:
+    """The innermost loop that multiplies most; None in a kernel without loops that do."""
+    loops = list(_loops(lines))
+    innermost = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    found = [counted(lines[first : last + 1]) for first, last in innermost]
+    best = max(found, key=lambda i: (i.multiply, -i.total), default=None)
+    return best if best and best.multiply else None
+
+
+def _loops(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
+    """First and last instruction of each region that a jump closes; a jump to itself is the end of a kernel."""
+    places = {label: n for n, ln in enumerate(lines) for label in ln.labels}
+    for n, ln in enumerate(lines):
+        if ln.target in places and places[ln.target] < n:
+            yield places[ln.target], n
+
+
+def _multiplies(line: Line) -> bool:
+    return bool(_SASS_MULTIPLY.match(f"{line.opcode} {line.operands}") or _AMD_MULTIPLY.match(line.opcode))

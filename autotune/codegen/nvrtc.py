@@ -12,18 +12,19 @@ from functools import cache
 from pathlib import Path
 
 from ..ir.errors import BuildError, DeviceError
+from . import tools
 from .resources import Resources
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a")
 
 
 @cache
-def library() -> ctypes.CDLL:
-    """libnvrtc. Raises DeviceError with the way to get it."""
+def library(given: str = "") -> ctypes.CDLL:
+    """libnvrtc, or the library at the path `given`. Raises DeviceError with the way to get it."""
     site = Path(sysconfig.get_paths()["purelib"])
     found = sorted(site.glob("nvidia/**/libnvrtc.so.*")) + sorted(site.glob("nvidia/**/libnvrtc-*.so*"))
     names = [str(path) for path in found if "builtins" not in path.name and ".alt." not in path.name]
-    for name in [*names, "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]:
+    for name in [given] if given else [*names, "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]:
         try:
             return ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
@@ -31,20 +32,24 @@ def library() -> ctypes.CDLL:
     raise DeviceError("CUDA's run-time compiler is not here: pip install nvidia-cuda-nvrtc")
 
 
-def compile(text: str, arch: str) -> tuple[bytes, dict[str, Resources]]:
-    """A cubin and what each kernel in it uses. Raises BuildError with the compiler's log."""
-    nvrtc, program = library(), ctypes.c_void_p()
+def compile(text: str, arch: str, given: str = "") -> tuple[bytes, dict[str, Resources]]:
+    """A cubin and what each kernel in it uses. Raises BuildError with the compiler's log and a reason: arch | compile |
+    garbage. The compiler runs in this process: `offline` keeps its crashes out of it."""
+    nvrtc, program = library(given), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
     try:
         options = [f"--gpu-architecture={arch}", "--ptxas-options=-v", "--std=c++17", "-lineinfo"]
-        given = (ctypes.c_char_p * len(options))(*map(str.encode, options))
-        status = nvrtc.nvrtcCompileProgram(program, len(options), given)
+        words = (ctypes.c_char_p * len(options))(*map(str.encode, options))
+        status = nvrtc.nvrtcCompileProgram(program, len(options), words)
         log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace")
         log = log.rstrip("\0")
         if status:
             reason = "arch" if "invalid value for --gpu-architecture" in log else "compile"
             raise BuildError(f"NVRTC refused the text for {arch}: {log.strip() or f'status {status}'}", log, reason)
-        return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), _resources(log)
+        binary, found = _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), _resources(log)
+        if not binary.startswith(b"\x7fELF") or not found:
+            raise tools.garbage(f"NVRTC for {arch}", log, "there is no binary, or no figures of its kernels")
+        return binary, found
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..ir.errors import DeviceError
-from .spec import CacheLevel, DeviceSpec
+from .spec import CacheLevel, Core, DeviceSpec
 
 KINDS = ("cuda", "hip", "opencl")
+CORE = tuple(field.name for field in fields(Core))  # as the table has them
 DEFAULT = {"cuda": "sm_80", "hip": "gfx942", "opencl": "generic"}
 
 
@@ -42,4 +44,5 @@ def describe(kind: str, arch: str) -> DeviceSpec:
         frequency_hz=hertz, caches=(CacheLevel("L2", row["l2"], 128, 16, row["cores"]),), peak_flops=rates,
         bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
         threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], matrix=matrix,
+        core=Core(**dict(zip(CORE, row["core"]))) if "core" in row else None,
     )  # fmt: skip

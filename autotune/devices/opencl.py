@@ -93,6 +93,17 @@ def _queue(arch: str, name: str) -> Any:
     raise DeviceError(f"the OpenCL device {name!r} ({arch}) is not here any more")
 
 
+def compiles(spec: DeviceSpec, text: str) -> list[str]:
+    """The kernels of a text that the driver of a device here accepts. Raises BuildError with the driver's words."""
+    import pyopencl as cl
+
+    context = _queue(spec.arch, spec.name).context
+    try:
+        return [k.function_name for k in cl.Program(context, text).build(cache_dir=False).all_kernels()]
+    except cl.Error as error:
+        raise BuildError(f"the OpenCL driver refused the text: {error}", str(error)) from None
+
+
 class Runner:
     """The kernels of one text, built for a device. `address`: an entry that takes host arrays."""
 

@@ -24,6 +24,7 @@ _LEVEL_SHARE = {"L1": 0.9, "L2": 0.5, "L3": 0.37, "DRAM": 0.1}
 _KIND_SHARE = {"read": 1.0, "write": 0.7, "copy": 0.9}
 # What calibration or a boost clock may change without making it another device.
 _VECTOR_FEATURES = ("+avx", "+fma", "+f16c", "+sse4", "+neon", "+sve", "+dotprod", "+bf16", "+i8mm", "+fullfp16")
+GRIDS = dict.fromkeys(("cuda", "hip"), (2**31 - 1, 65535, 65535))  # blocks along x, y, z, as the vendors' guides say
 _MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance")
 
 
@@ -38,6 +39,23 @@ class CacheLevel:
     shared_by: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What one multiprocessor holds: 32-bit registers in `partitions` equal parts, warps, blocks, bytes of shared
+    memory. A warp gets registers in multiples of `register_unit`, a block shared memory in multiples of `shared_unit`
+    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`."""
+
+    registers: int
+    partitions: int
+    warps: int
+    blocks: int
+    shared_bytes: int
+    register_unit: int
+    shared_unit: int
+    shared_reserved: int = 0
+    thread_registers: int = 255
+
+
 @dataclass(frozen=True)
 class DeviceSpec:
     """A machine. Rates are for one core; `fma_per_cycle` and `loads_per_cycle` count full-width vectors.
@@ -46,7 +64,8 @@ class DeviceSpec:
     `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
     `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
     `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step; `matrix`: instructions
-    (`ir.instructions`), the fastest first, with the operations a second of one multiprocessor.
+    (`ir.instructions`), the fastest first, with the operations a second of one multiprocessor; `core`: what one
+    multiprocessor holds, where that is known.
     """
 
     kind: str
@@ -70,6 +89,7 @@ class DeviceSpec:
     shared_bytes: int = 0
     warp: int = 0
     matrix: tuple[tuple[str, float], ...] = ()
+    core: Core | None = None
 
     @property
     def shuffles(self) -> int:
@@ -127,9 +147,10 @@ class DeviceSpec:
         from ..ir.limits import Limits
 
         if self.blocks:
+            grid = GRIDS.get(self.kind, Limits().grid)
             known = tuple(name for name, _ in self.matrix)
             return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known,
-                          warp=self.shuffles)
+                          warp=self.shuffles, grid=grid)
         return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
 
     def memory(self) -> Shape:
@@ -141,7 +162,7 @@ class DeviceSpec:
     @cached_property
     def digest(self) -> str:
         """Identity of the hardware: what no calibration and no newer LLVM (with names for more features) changes."""
-        fixed = {k: v for k, v in self.to_json().items() if k not in _MEASURED}
+        fixed = {k: v for k, v in self.to_json().items() if k not in (*_MEASURED, "core")}  # the arch says what it is
         fixed["features"] = sorted(f for f in self.features if f.startswith(_VECTOR_FEATURES))
         text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -158,6 +179,8 @@ class DeviceSpec:
                 raise ValueError(f"unknown fields {', '.join(unknown)}")
             rows = {k: tuple(map(tuple, value.get(k, ()))) for k in ("peak_flops", "bandwidth", "provenance", "matrix")}
             caches = tuple(CacheLevel(**row) for row in value.get("caches", ()))
-            return DeviceSpec(**{**value, **rows, "caches": caches, "features": tuple(value.get("features", ()))})
+            core = Core(**value["core"]) if value.get("core") else None
+            more = {"caches": caches, "features": tuple(value.get("features", ())), "core": core}
+            return DeviceSpec(**{**value, **rows, **more})
         except (TypeError, ValueError, AttributeError) as error:
             raise DeviceError(f"not a device description: {error}") from error

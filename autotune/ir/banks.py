@@ -311,7 +311,7 @@ class _Access:
         """Passes of shared memory, and the least. Threads that fill all banks by their width are served together; those
         that reach for the same word count once."""
         s = self.shape
-        together = s.banks * s.bank_bytes // max(self.width, s.bank_bytes)
+        together = min(s.banks * s.bank_bytes // max(self.width, s.bank_bytes), s.warp)
         order, key = _numbered(instance * -(-self.asked.threads // together) + threads // together)
         words, wide = at // s.bank_bytes, max(self.width // s.bank_bytes, 1)
         span = int(words.max()) + wide

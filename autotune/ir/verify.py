@@ -226,6 +226,9 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
             yield Violation("limit", f"{held[0].name} needs whole warps of {lanes} or more threads, along x alone")
         if asked.shared_bytes > limits.shared_bytes:
             yield Violation("limit", f"{asked.shared_bytes} bytes of shared memory; at most {limits.shared_bytes}")
+        for axis, blocks, room in zip("xyz", asked.grid, limits.grid):
+            if blocks > room:
+                yield Violation("limit", f"{blocks} blocks along {axis}; at most {room}")
     if (size := live(nest.body)) > limits.scratch_bytes:
         yield Violation("limit", f"{size} bytes of scratch memory; at most {limits.scratch_bytes}")
 

@@ -111,7 +111,7 @@ def test_another_machine() -> None:
     assert of(square, shape=Shape(warp=64)).ratio == 32, "half of a warp of 64 is served at a time"
     assert of(square, shape=Shape(warp=64, banks=64)).ratio == 32
     assert of(square, shape=Shape(banks=16)).ratio == 16
-    assert of(square, shape=Shape(warp=1), buffer="y").ratio == 1
+    assert of(square, shape=Shape(warp=1)).ratio == of(square, shape=Shape(warp=1), buffer="y").ratio == 1
 
 
 def test_a_thread_alone_conflicts_with_nobody() -> None:
@@ -243,7 +243,7 @@ class Simulation:
                 inside = {b for a in lanes.values() for b in range(a, a + row.bytes)}
                 least, taken = least - (-len(inside) // 32), taken + len({b // 32 for b in inside})
                 continue
-            together = s.banks * s.bank_bytes // max(row.bytes, s.bank_bytes)
+            together = min(s.banks * s.bank_bytes // max(row.bytes, s.bank_bytes), s.warp)
             for group in {n // together for n in lanes}:
                 words = {(a + j) // 4 for n, a in lanes.items() if n // together == group for j in range(row.bytes)}
                 least, taken = least + 1, taken + max(sum(w % s.banks == b for w in words) for b in range(s.banks))
