@@ -31,6 +31,13 @@ def library() -> ctypes.CDLL:
     raise DeviceError("CUDA's run-time compiler is not here: pip install nvidia-cuda-nvrtc")
 
 
+def version() -> str:
+    """Its name and version, "NVRTC 13.0"."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"NVRTC {major.value}.{minor.value}"
+
+
 def compile(text: str, arch: str) -> tuple[bytes, dict[str, Resources]]:
     """A cubin and what each kernel in it uses. Raises BuildError with the compiler's log."""
     nvrtc, program = library(), ctypes.c_void_p()

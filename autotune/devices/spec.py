@@ -23,7 +23,7 @@ _LEVEL_SHARE = {"L1": 0.9, "L2": 0.5, "L3": 0.37, "DRAM": 0.1}
 _KIND_SHARE = {"read": 1.0, "write": 0.7, "copy": 0.9}
 # What calibration or a boost clock may change without making it another device.
 _VECTOR_FEATURES = ("+avx", "+fma", "+f16c", "+sse4", "+neon", "+sve", "+dotprod", "+bf16", "+i8mm", "+fullfp16")
-_MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance")
+_MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance", "number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class DeviceSpec:
     `features` are LLVM attribute strings ("+avx512f"). `peak_flops`: (dtype name, flops a second of one core).
     `bandwidth`: (level, "read" | "write" | "copy", bytes a second of all threads together, threads).
     `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
-    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step.
+    `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step; `number` is the
+    driver's, and no part of what the device is.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class DeviceSpec:
     threads_per_block: int = 0
     shared_bytes: int = 0
     warp: int = 0
+    number: int = 0
 
     @property
     def blocks(self) -> bool:
@@ -77,6 +79,11 @@ class DeviceSpec:
     def id(self) -> str:
         """What `autotune.device` takes: "cpu:znver4"."""
         return f"{self.kind}:{self.arch}"
+
+    @property
+    def here(self) -> bool:
+        """Of a device with blocks: is it in this machine, as its driver says?"""
+        return ("cores", "queried") in self.provenance
 
     @property
     def line(self) -> int:
