@@ -52,11 +52,12 @@ def present(
     threads: int, shared: int, warp: int,
 ) -> DeviceSpec:  # fmt: skip
     """A device of this machine: what its driver says, and peaks for its cores and clock from the table's row of its
-    arch, or a guess. `moved`: bytes a second of its memory as the driver has it, taken where it is plausible."""
+    arch, or a guess. `moved`: bytes a second of its memory as the driver has it."""
     row = _table().get(f"{kind}:{arch}") or _table().get(f"{kind}:{arch}a") or {}
     hertz = hertz or row.get("ghz", 1.5) * 1e9
     usual = row.get("gbytes", 0) * 1e9
-    sure = moved > 0 and (not usual or usual / 2 <= moved <= usual * 2)  # drivers count transfers a cycle differently
+    # NVIDIA counts two transfers a cycle of the clock that it tells; with AMD it depends on the memory.
+    sure = moved > 0 and (kind == "cuda" or not usual)
     rate = moved if sure else usual or 200e9
     peak = hertz * 2 * row.get("lanes", 64)
     how = dict.fromkeys(QUERIED, "queried") | {"peak_flops": "table", "bandwidth": "queried" if sure else "table"}

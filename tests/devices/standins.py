@@ -65,8 +65,10 @@ class Machine:
             for name, arguments in _KERNEL.findall(text):
                 types = [a.replace("__restrict__", "").rsplit(" ", 1)[0].strip() for a in arguments.split(",")]
                 given = ", ".join(f"*(std::remove_const<{t}>::type *)a[{n}]" for n, t in enumerate(types))
-                calls.append(f'extern "C" void run_{name}(const unsigned *n, void **a) {{ at_host::launch({{n[0], n[1], '
-                             f"n[2]}}, {{n[3], n[4], n[5]}}, 0, [&] {{ {name}({given}); }}); }}")  # fmt: skip
+                calls.append(
+                    f'extern "C" void run_{name}(const unsigned *n, void **a) {{ at_host::launch({{n[0], n[1], n[2]}}, '
+                    f"{{n[3], n[4], n[5]}}, 0, [&] {{ {name}({given}); }}); }}"
+                )
             header = Path(hostrun.__file__).parent / "codegen" / "cuda_host.h"
             draft = FOLDER / f"{os.getpid()}-{next(_NAMES)}.cpp"
             draft.write_text("\n".join([f'#include "{header}"', "#include <type_traits>", text, *calls]))
@@ -252,7 +254,7 @@ def _pycuda(m: Machine) -> dict[str, ModuleType]:
 
         return SimpleNamespace(get_function=lambda symbol: call(made[f"run_{symbol}"]))
 
-    address = lambda block: ctypes.addressof(block)
+    address = ctypes.addressof
     driver = _module(
         "pycuda.driver", Error=Error, Context=Context, Device=Device, Event=Event, init=lambda: None,
         device_attribute=SimpleNamespace(**{name: name for name in numbers}), mem_alloc=m.allocate,
@@ -270,7 +272,9 @@ def _hip(m: Machine) -> dict[str, ModuleType]:
     }  # fmt: skip
 
     class Code(int):
-        name = property(lambda self: {0: "hipSuccess", 209: "hipErrorNoBinaryForGpu"}.get(self, "hipErrorLaunchFailure"))
+        @property
+        def name(self) -> str:
+            return {0: "hipSuccess", 209: "hipErrorNoBinaryForGpu"}.get(self, "hipErrorLaunchFailure")
 
     ok = Code(0)
 
@@ -280,9 +284,10 @@ def _hip(m: Machine) -> dict[str, ModuleType]:
         except Failure:
             return Code(209), None
 
-    def launch(function: Any, *sizes: int, sharedMemBytes: int, stream: Any, kernelParams: Any, extra: Any) -> Any:  # noqa: N803
+    def launch(function: Any, *sizes: int, **more: Any) -> Any:
+        assert (more["sharedMemBytes"], more["stream"], more["kernelParams"]) == (0, None, None)
         try:
-            m.launch(function, sizes[:3], sizes[3:], [getattr(a, "value", a) for a in extra])
+            m.launch(function, sizes[:3], sizes[3:], [getattr(a, "value", a) for a in more["extra"]])
         except Failure:
             return (Code(719),)
         return (ok,)
