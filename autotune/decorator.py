@@ -197,6 +197,8 @@ class Kernel:
         launch, traced, options = plan.launch, plan.traced, plan.options
         if self._table is None or launch is None or traced is None or not launch.entry or not plan.flat:
             return
+        if plan.prepared and plan.prepared.runners:
+            return  # what goes wrong on a device is asked for after each call
         nested = any(path for _, path in call.arrays)
         if call.mutable or nested or options.debug >= 2 or options.graph or (out is not None and not launch.single):
             return
@@ -251,6 +253,8 @@ def _answer(kernel: Kernel, /, *args: Any, **kwargs: Any) -> Any:
     targets = list(_targets(given, inputs))
     start = time.perf_counter()
     outputs = plan.launch.run(inputs, targets) if plan.launch.outputs else []
+    if plan.prepared:
+        plan.prepared.settle()
     if plan.prepared and (plan.options.debug >= 2 or plan.options.graph):
         plan.prepared.launched(time.perf_counter() - start)
     for array, target in zip(given, targets, strict=True):

@@ -73,7 +73,7 @@ class Session:
     def worker(self, spec: DeviceSpec, threads: int, options: Options) -> Any:
         from .devices.client import WorkerClient
 
-        key = (spec.digest, threads, options.directory())
+        key = (spec.digest, spec.number, threads, options.directory())
         with self._lock:
             if key not in self._workers:
                 self._workers[key] = WorkerClient(spec, threads, options.directory())
@@ -159,8 +159,14 @@ class Prepared:
         # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
         self.code: Any = (last, [k.loaded for k in self.kernels])
+        self.runners = [k.loaded.keep for k in self.kernels] if self.workshop.spec.blocks else []
         known = [k.choice.seconds or k.choice.predicted or 1.0 for k in self.kernels]
         self.long = sum(known) > LONG_SECONDS
+
+    def settle(self) -> None:
+        """Raise what went wrong on a device with a driver of its own in this thread's last call: an entry cannot."""
+        for runner in self.runners:
+            runner.settle()
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever `entry` has changed."""

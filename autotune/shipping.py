@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from .codegen import build
 from .codegen.clike import Dialect, Text, render, source
+from .codegen.offload import dialect
 from .devices import DeviceSpec, device
 from .devices.gpu import DEFAULT
 from .ir.collapse import normal_form
 from .ir.equiv import prove
-from .ir.errors import DeviceError, UsageError
+from .ir.errors import DeviceError
 from .ir.nest import Nest
 from .ir.partition import partition
 from .ir.program import TensorProgram
@@ -23,7 +24,6 @@ from .ir.schedule import Schedule
 from .search.ranking import Candidate, Ranking, first_valid
 
 T = TypeVar("T")
-TARGETS = ("llvm", "cuda", "hip", "opencl")
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,13 @@ class Made:
         return dict(zip((b.name for b in self.program.buffers), (b.name for b in self.original.buffers)))
 
 
-def dialect(target: str) -> Dialect:
-    """The language of a target. Raises UsageError for one that does not exist."""
-    if target == "cuda":
-        from .codegen.cuda import CUDA
-
-        return CUDA
-    if target == "hip":
-        from .codegen.hip import HIP
-
-        return HIP
-    if target == "opencl":
-        from .codegen.opencl import OPENCL
-
-        return OPENCL
-    raise UsageError(f"target {target!r}: the targets are {', '.join(TARGETS)}")
-
-
 def usual(target: str, name: str = "") -> DeviceSpec:
     """The device that texts are for: `name` where it is one of the target's, else the usual one: of OpenCL the first
     one here, if there is any."""
     if name.partition(":")[0] == target:
         return device(name)
     try:
-        return device(target)
+        return device(target if target == "opencl" else f"{target}:{DEFAULT[target]}")
     except DeviceError:
         return device(f"{target}:{DEFAULT[target]}")
 

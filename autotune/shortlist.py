@@ -16,6 +16,7 @@ from .codegen import build, jit, offline
 from .codegen import llvm as native
 from .codegen.clike import render, source
 from .codegen.offline import Report
+from .codegen.offload import dialect
 from .devices import DeviceSpec
 from .devices.occupancy import Occupancy, occupancy
 from .devices.records import Status
@@ -29,7 +30,6 @@ from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .ir.spmd import Entry
 from .search.ranking import Candidate, Ranking
-from .shipping import dialect
 
 TOP = 8  # candidates of a kernel
 FAIL = 3  # times as many may fail a proof before the list is short

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -27,8 +29,11 @@ from .devices.records import BuildReport, Policy, Status
 from .devices.spec import DeviceSpec
 from .devices.wire import NOTE, frame
 from .floatcheck import Checker, cycled
-from .ir.errors import AutotuneError, BuildError, ScheduleError, VerifyError
+from .ir.errors import AutotuneError, BuildError, DeviceError, ScheduleError, VerifyError
 from .ir.program import Buffer, TensorProgram, from_json
+
+if TYPE_CHECKING:
+    from .devices.runtime import Runner
 
 MAX_KERNELS, MAX_PROGRAMS = 256, 2
 FLUSH_BYTES = 1 << 26  # touched before each cold sample
@@ -70,7 +75,8 @@ class Native:
         self.host = spec  # what the sentinel runs on
         self._parse, self._build, self._jit = from_json, build.build, jit
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
-        self.repeat: Callable[[int, int, int, int, int], object] = prototype(self.symbols["at_repeat"])
+        self._native: Callable[[int, int, int, int, int], object] = prototype(self.symbols["at_repeat"])
+        self.repeat: Callable[[int, int, int, int, int], object] = self._native
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
         kernel = self._build(program, self._parse(schedule), self.spec, threads)
@@ -83,12 +89,14 @@ class Native:
     def sentinel(self) -> Run:
         from .codegen import probes
 
+        repeat = self._native
+
         loaded = self._jit.load(self._jit.assemble(probes.chain(), self.host.arch, self.host.features), "chain")
         memory, count = (ctypes.c_int64 * 8)(), ctypes.c_int64(16)
         data = (ctypes.c_void_p * 1)(ctypes.addressof(memory))
 
         def call(n: int, keep: object = (memory, count)) -> None:
-            self.repeat(loaded.address, ctypes.addressof(data), ctypes.addressof(count), 1, n)
+            repeat(loaded.address, ctypes.addressof(data), ctypes.addressof(count), 1, n)
 
         return timed(call)
 
@@ -101,25 +109,48 @@ class Offload(Native):
 
         super().__init__(spec)
         self.host = device("cpu")
+        self._runners: WeakValueDictionary[int, Runner] = WeakValueDictionary()
+        self.repeat = self._run
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
         _, runner = offload(program, self._parse(schedule), self.spec)
+        self._runners[runner.address] = runner
         return Built(runner.address, 0, runner)
+
+    def _run(self, entry: int, data: int, params: int, threads: int, n: int) -> None:
+        with _fatal():
+            for _ in range(n):
+                self._runners[entry](data, params)
 
     def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
         run: Run = built.keep.timer(data, params)  # type: ignore[attr-defined]
-        return run
+
+        def guarded(n: int) -> float:
+            with _fatal():
+                return run(n)
+
+        return guarded
 
 
-def offload(program: TensorProgram, schedule: Any, spec: DeviceSpec) -> tuple[Any, Any]:
-    """The verified nest, and the kernels of its text on an OpenCL device."""
-    from .codegen import build, clike
-    from .codegen.opencl import OPENCL
-    from .devices.opencl import Runner
+@contextmanager
+def _fatal() -> Iterator[None]:
+    """A driver that failed once answers nothing more in this process: the parent starts another one."""
+    try:
+        yield
+    except DeviceError as error:
+        print(f"autotune: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def offload(program: TensorProgram, schedule: Any, spec: DeviceSpec) -> tuple[Any, Runner]:
+    """The verified nest, and the kernels of its text on a device with a driver of its own."""
+    from .codegen import build
+    from .codegen.offload import compiled
+    from .devices.drivers import runner
 
     nest = build.plan(program, schedule, spec)
-    text = clike.render(nest, OPENCL)
-    return nest, Runner(spec, clike.source([text], OPENCL), text.entries, text.buffers)
+    code, text = compiled(nest, spec)
+    return nest, runner(spec, code, text.entries, text.buffers)
 
 
 def backend(spec: DeviceSpec) -> Backend:

@@ -67,10 +67,10 @@ class Workshop:
         self.owner, self.options = owner, options
         self.spec = owner.spec(options)
         self.threads = self.spec.cores if self.spec.blocks else owner.threads(options)
-        here = self.spec.arch == device("cpu", user_directory("config")).arch if self.spec.kind == "cpu" else (
-            self.spec.kind == "opencl" and ("cores", "queried") in self.spec.provenance)  # fmt: skip
+        here = self.spec.here if self.spec.blocks else self.spec.arch == device("cpu", user_directory("config")).arch
         if not here:
-            raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run")
+            more = f"; one that is has a number: {self.spec.kind}:0" if self.spec.blocks else ""
+            raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run{more}")
         self.policy = Policy(threads=self.threads)
         self.store = owner.store(options)
         self.objects = owner.objects(options)
@@ -95,6 +95,8 @@ class Workshop:
                 try:
                     schedule = schedule_from_json(json.loads(found.record.schedule_json))
                     loaded = self.load(program, schedule)
+                except DeviceError:
+                    raise
                 except AutotuneError as error:
                     self._debug(f"a stored schedule does not hold here ({found.reason}): {error}")
                     continue
@@ -181,9 +183,14 @@ class Workshop:
         arrays = Arrays(program)
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(loaded.address)
 
+        def call(data: int, params: int) -> None:
+            entry(data, params, self.threads)
+            if self.spec.blocks:
+                loaded.keep.settle()
+
         def run(inputs: list[Any]) -> list[Any]:
             arrays.fill(inputs)
-            return arrays.run(lambda data, params: entry(data, params, self.threads))
+            return arrays.run(call)
 
         problem = Checker(program, self.options.seed, 0.01).check(run, cases=("random",))
         if problem:

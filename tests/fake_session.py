@@ -21,7 +21,7 @@ ENTRY = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(c
 class Prepared:
     """A program whose entry evaluates it on the buffers that it is given; `scale` marks a version."""
 
-    long = False
+    long, runners = False, ()
 
     def __init__(self, program: TensorProgram, options: Options) -> None:
         self.program, self.options, self.calls = program, options, 0
@@ -55,6 +55,9 @@ class Prepared:
         self.entry = ctypes.cast(self.code, ctypes.c_void_p).value or 0
         for changed in self.subscribers:
             changed()
+
+    def settle(self) -> None:
+        """Nothing goes wrong here."""
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         self.subscribers.append(changed)

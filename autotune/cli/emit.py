@@ -97,7 +97,8 @@ def write(case: Case, options: Options, folder: Path, target: str = "llvm") -> l
 
 def _blocks(case: Case, options: Options, target: str) -> dict[str, str]:
     """The files of a device with blocks and threads."""
-    from ..shipping import dialect, file, texts, usual
+    from ..codegen.offload import dialect
+    from ..shipping import file, texts, usual
     from .launchers import launcher
 
     language, made = dialect(target), program(case)

@@ -22,6 +22,7 @@ from ..cache.objects import private_directory
 from ..codegen import build
 from ..decorator import call_path, make_kernel
 from ..devices.client import WorkerClient
+from ..devices.drivers import states
 from ..devices.spec import DeviceSpec
 from ..ir.errors import AutotuneError
 from ..options import resolve, user_directory
@@ -42,7 +43,18 @@ def devices(calibrate: bool, threads: int | None, form: str) -> None:
         found = [spec if spec.blocks else measuring.calibrate(spec, threads, say) for spec in found]
         say("kept in " + ", ".join(str(measuring.save(spec)) for spec in found if not spec.blocks))
     plain = [{"id": spec.id, "digest": spec.digest, **spec.to_json()} for spec in found]
-    click.echo(json.dumps(plain, indent=1) if form == "json" else "\n".join(map(_described, found)).rstrip())
+    if form == "json":
+        return click.echo(json.dumps(plain, indent=1))
+    click.echo("\n".join(map(_described, found)) + "\n" + "\n".join(_drivers()))
+
+
+def _drivers() -> list[str]:
+    """A line for each way to a device: what it finds, or what to install."""
+    rows = []
+    for driver, specs, problem in states():
+        found = ", ".join(f"{driver.kind}:{s.number} {s.name}" for s in specs) or problem
+        rows.append(f"{'ok' if specs else 'absent':7} {driver.kind} ({driver.module}): {found}")
+    return rows
 
 
 def _described(spec: DeviceSpec) -> str:
@@ -92,6 +104,8 @@ def doctor() -> int:
             failed += 1
             found = f"failed  {name}: {(str(error) or type(error).__name__).splitlines()[0]}; {advice}"
         click.echo(found)
+    for line in _drivers():  # what is absent is no failure: the CPU needs none of it
+        click.echo(line)
     click.echo(f"{failed} of {len(_CHECKS)} checks failed" if failed else "everything works")
     return int(failed > 0)
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..codegen.clike import Dialect
+from ..codegen.offload import dialect
 from ..devices import DeviceSpec
 from ..floatcheck import Checker
 from ..hostrun import ORDERS, SANITIZERS, Program
 from ..ir.banks import conflicts
 from ..ir.errors import AutotuneError
 from ..options import Options
-from ..shipping import Made, dialect, file, texts, usual
+from ..shipping import Made, file, texts, usual
 from .grid import Case
 from .run import program
 

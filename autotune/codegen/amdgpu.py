@@ -1,4 +1,5 @@
-"""clang as a compiler for AMD GPUs: HIP text to assembly, with what it uses; no ROCm, no GPU, no header needed."""
+"""clang as a compiler for AMD GPUs: HIP text to assembly, with what it uses, and to a code object that a driver loads;
+no ROCm, no GPU, no header needed."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from ..ir.errors import BuildError, DeviceError
 from . import tools
@@ -48,6 +51,33 @@ def compile(
     if not (found := _resources(done.stdout)):
         raise tools.garbage(f"clang for {arch}", done.stdout, "there is no kernel in its assembly")
     return done.stdout, found
+
+
+@cache
+def linker() -> tuple[str, ...]:
+    """An ld.lld. Raises DeviceError with the way to get one."""
+    for name in ("ld.lld-22", "ld.lld-21", "ld.lld-20", "ld.lld-19", "ld.lld"):
+        if path := shutil.which(name):
+            return (path,)
+    if find_spec("ziglang"):
+        return (sys.executable, "-m", "ziglang", "ld.lld")
+    raise DeviceError("no linker for AMD's code objects is here: apt-get install lld-19, or pip install ziglang")
+
+
+def link(text: str, arch: str, seconds: float = 60.0) -> bytes:
+    """A code object, the ELF file that AMD's driver loads. Raises BuildError with the log, and DeviceError where there
+    is no compiler or no linker."""
+    assembler, lld = compiler(), linker()
+    assembly, _ = compile(text, arch, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        part, whole = Path(folder, "kernel.o"), Path(folder, "kernel.hsaco")
+        made = ("-target", "amdgcn-amd-amdhsa", f"-mcpu={arch}", "-x", "assembler", "-c", "-", "-o", str(part))
+        for words, given in (((*assembler, *made), assembly), ((*lld, "-shared", str(part), "-o", str(whole)), None)):
+            done = subprocess.run(words, input=given, capture_output=True, text=True, timeout=seconds, check=False)
+            if done.returncode:
+                told = done.stderr.strip()[:2000]
+                raise BuildError(f"{words[0]} cannot make a code object for {arch}: {told}", done.stderr, "link")
+        return whole.read_bytes()
 
 
 def _resources(assembly: str) -> dict[str, Resources]:

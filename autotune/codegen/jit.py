@@ -31,7 +31,7 @@ class Loaded:
 
     address: int
     addresses: dict[str, int]
-    _library: Any = field(repr=False)
+    keep: Any = field(repr=False)
 
 
 def assemble(

@@ -32,6 +32,13 @@ def library(given: str = "") -> ctypes.CDLL:
     raise DeviceError("CUDA's run-time compiler is not here: pip install nvidia-cuda-nvrtc")
 
 
+def version() -> str:
+    """Its name and version, "NVRTC 13.0"."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"NVRTC {major.value}.{minor.value}"
+
+
 def compile(text: str, arch: str, given: str = "") -> tuple[bytes, dict[str, Resources]]:
     """A cubin and what each kernel in it uses. Raises BuildError with the compiler's log and a reason: arch | compile |
     garbage. The compiler runs in this process: `offline` keeps its crashes out of it."""

@@ -27,15 +27,16 @@ def forget() -> None:
 
 
 def list_devices(config: Path | None = None) -> list[DeviceSpec]:
-    """The devices of this machine that kernels can run on: the CPU, then OpenCL's where pyopencl is installed."""
-    from .opencl import present
+    """The devices of this machine that kernels can run on: the CPU, then those of every driver that works here."""
+    from .drivers import present
 
     return [_host(config), *present()]
 
 
 def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
-    """A device by name: "cpu" is this machine, "opencl:0" or "opencl:PoCL" a device that a driver knows here, by number
-    or by part of its name, "cpu:znver3" or "cuda:sm_80" any of the table, here or not.
+    """A device by name: "cpu" is this machine; "cuda", "cuda:0", "hip:0", "opencl:0" a device that a driver knows here,
+    by number, "opencl:PoCL" or "cuda:H100" by part of its name; "cpu:znver3" or "cuda:sm_80" any of the table, here or
+    not.
 
     Raises DeviceError for a name that means nothing, or no device that is described here.
     """
@@ -43,12 +44,14 @@ def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
     from .cpu import describe, known
 
     kind, _, arch = name.partition(":")
-    if kind == "opencl" and arch != gpu.DEFAULT[kind]:
-        from .opencl import describe as described
-
-        return described(arch or "0")
     if kind in gpu.KINDS:
-        return gpu.describe(kind, arch or gpu.DEFAULT[kind])
+        if f"{kind}:{arch}" in gpu.known():
+            return gpu.describe(kind, arch)
+        if kind != "opencl" and arch.startswith(("sm_", "gfx")):
+            return gpu.describe(kind, arch)  # says which ones the table has
+        from .drivers import find
+
+        return find(kind, arch or "0")
     if kind != "cpu":
         names = f"cpu, {', '.join(gpu.known())} and cpu:ARCH, ARCH one of {', '.join(known())}"
         raise DeviceError(f"no device {name!r} here or in the table; known are {names}")

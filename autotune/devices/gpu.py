@@ -1,4 +1,4 @@
-"""Devices with blocks and threads as the table describes them: none of them needs to be here."""
+"""Devices with blocks and threads as the table describes them, here or not; and as drivers do, beside the table."""
 
 from __future__ import annotations
 
@@ -45,4 +45,31 @@ def describe(kind: str, arch: str) -> DeviceSpec:
         bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
         threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], matrix=matrix,
         core=Core(**dict(zip(CORE, row["core"]))) if "core" in row else None,
+    )  # fmt: skip
+
+
+QUERIED = ("cores", "frequency_hz", "caches", "threads_per_block", "shared_bytes", "warp")
+
+
+def present(
+    kind: str, vendor: str, name: str, arch: str, number: int, cores: int, hertz: float, moved: float, l2: int,
+    threads: int, shared: int, warp: int,
+) -> DeviceSpec:  # fmt: skip
+    """A device of this machine: what its driver says, and peaks for its cores and clock from the table's row of its
+    arch, or a guess. `moved`: bytes a second of its memory as the driver has it."""
+    row = _table().get(f"{kind}:{arch}") or _table().get(f"{kind}:{arch}a") or {}
+    hertz = hertz or row.get("ghz", 1.5) * 1e9
+    usual = row.get("gbytes", 0) * 1e9
+    # NVIDIA counts two transfers a cycle of the clock that it tells; with AMD it depends on the memory.
+    sure = moved > 0 and (kind == "cuda" or not usual)
+    rate = moved if sure else usual or 200e9
+    peak = hertz * 2 * row.get("lanes", 64)
+    how = dict.fromkeys(QUERIED, "queried") | {"peak_flops": "table", "bandwidth": "queried" if sure else "table"}
+    return DeviceSpec(
+        kind, vendor, name, arch, cores=cores, vector_bits=128, vector_registers=255, frequency_hz=hertz,
+        caches=(CacheLevel("L2", l2 or row.get("l2", 1 << 22), 128, 16, cores),),
+        peak_flops=(("f32", peak), ("f64", peak * row.get("f64", 1 / 32))),
+        bandwidth=tuple(("DRAM", to, rate * share, 1) for to, share in (("read", 1.0), ("write", 1.0), ("copy", 0.9))),
+        launch_seconds=row.get("launch", 6e-6), provenance=tuple(how.items()), threads_per_block=threads,
+        shared_bytes=shared, warp=warp, number=number,
     )  # fmt: skip

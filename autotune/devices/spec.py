@@ -25,7 +25,7 @@ _KIND_SHARE = {"read": 1.0, "write": 0.7, "copy": 0.9}
 # What calibration or a boost clock may change without making it another device.
 _VECTOR_FEATURES = ("+avx", "+fma", "+f16c", "+sse4", "+neon", "+sve", "+dotprod", "+bf16", "+i8mm", "+fullfp16")
 GRIDS = dict.fromkeys(("cuda", "hip"), (2**31 - 1, 65535, 65535))  # blocks along x, y, z, as the vendors' guides say
-_MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance")
+_MEASURED = ("frequency_hz", "peak_flops", "bandwidth", "launch_seconds", "provenance", "number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class DeviceSpec:
     `provenance`: (field, "queried" | "measured" | "table"). Of devices with blocks, `cores` are multiprocessors;
     `threads_per_block` and `shared_bytes` are the most of one block, `warp` threads run in step; `matrix`: instructions
     (`ir.instructions`), the fastest first, with the operations a second of one multiprocessor; `core`: what one
-    multiprocessor holds, where that is known.
+    multiprocessor holds, where that is known; `number` is the driver's, and no part of what the device is.
     """
 
     kind: str
@@ -90,6 +90,7 @@ class DeviceSpec:
     warp: int = 0
     matrix: tuple[tuple[str, float], ...] = ()
     core: Core | None = None
+    number: int = 0
 
     @property
     def shuffles(self) -> int:
@@ -105,6 +106,11 @@ class DeviceSpec:
     def id(self) -> str:
         """What `autotune.device` takes: "cpu:znver4"."""
         return f"{self.kind}:{self.arch}"
+
+    @property
+    def here(self) -> bool:
+        """Of a device with blocks: is it in this machine, as its driver says?"""
+        return ("cores", "queried") in self.provenance
 
     @property
     def line(self) -> int:

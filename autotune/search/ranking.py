@@ -106,7 +106,7 @@ class Ranking:
 
 def first_valid(ranking: Ranking, valid: Any) -> Candidate:
     """The model's first choice that `valid` accepts (it raises AutotuneError otherwise); the plain nest at worst."""
-    from ..ir.errors import AutotuneError
+    from ..ir.errors import AutotuneError, DeviceError
 
     last: AutotuneError | None = None
     for n, candidate in enumerate(ranking.best()):
@@ -115,6 +115,8 @@ def first_valid(ranking: Ranking, valid: Any) -> Candidate:
         try:
             valid(candidate)
             return candidate
+        except DeviceError:
+            raise  # no other schedule would help
         except AutotuneError as error:
             ranking.rejected[getattr(error, "reason", "verifier")] += 1
             last = error

@@ -195,6 +195,26 @@ def test_hip_compiles_without_spills(name: str) -> None:
             assert "s_endpgm" in assembly and used and not any(r.spilled for r in used.values()), (arch, used)
 
 
+def test_a_code_object_for_amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What AMD's driver loads: a shared ELF file with the kernel and its descriptor."""
+    _clang()
+    (program,) = named("product", (16, 16, 16))
+    text = clike.source([clike.render(lower(program), HIP)], HIP)
+    for arch in amdgpu.ARCHS[:2]:
+        code = amdgpu.link(text, arch)
+        assert code[:4] == b"\x7fELF" and code[16] == 3 and b"kernel0.kd" in code
+    monkeypatch.setattr(amdgpu, "linker", lambda: ("false",))
+    with pytest.raises(BuildError, match="false cannot make a code object for gfx942"):
+        amdgpu.link(text, "gfx942")
+
+
+def test_no_linker_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(amdgpu, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="apt-get install lld-19, or pip install ziglang"):
+        amdgpu.linker.__wrapped__()
+
+
 def test_what_compilers_refuse_says_so() -> None:
     _nvrtc()
     with pytest.raises(BuildError, match='identifier "y" is undefined') as caught:

@@ -12,9 +12,10 @@ from autotune.codegen import amdgpu, instructions, nvrtc, offline, tools
 from autotune.codegen.cuda import CUDA
 from autotune.codegen.hip import HIP
 from autotune.codegen.instructions import Line, counted, hottest
+from autotune.codegen.offload import dialect
 from autotune.devices import device
 from autotune.ir.errors import BuildError, DeviceError
-from autotune.shipping import dialect, file, texts
+from autotune.shipping import file, texts
 from tests.ir.programs import product
 
 STUB = """

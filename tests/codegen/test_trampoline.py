@@ -335,7 +335,7 @@ def test_many_entries_and_replacement(fast: trampoline.FastType, code: jit.Loade
         assert not missed(kernel(A, B, i))
     assert missed(kernel(A, B, 100))
     other = jit.load(jit.assemble(KERNELS.replace("fadd", "fsub"), ""), "add")
-    gone = weakref.ref(other._library)
+    gone = weakref.ref(other.keep)
     kernel.table.add(7, entries[7][0], Launch(other.address, 1, 2, ((F32, (4,)),), owner=other))
     np.testing.assert_array_equal(kernel(A, B, 7), A - B)
     np.testing.assert_array_equal(kernel(A, B, 8), A + B)
