@@ -53,7 +53,7 @@ def compile(text: str, arch: str, given: str = "") -> tuple[bytes, dict[str, Res
         if status:
             reason = "arch" if "invalid value for --gpu-architecture" in log else "compile"
             raise BuildError(f"NVRTC refused the text for {arch}: {log.strip() or f'status {status}'}", log, reason)
-        binary, found = _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), _resources(log)
+        binary, found = _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), resources(log)
         if not binary.startswith(b"\x7fELF") or not found:
             raise tools.garbage(f"NVRTC for {arch}", log, "there is no binary, or no figures of its kernels")
         return binary, found
@@ -69,7 +69,7 @@ def _read(size: ctypes._NamedFuncPointer, read: ctypes._NamedFuncPointer, progra
     return buffer.raw
 
 
-def _resources(log: str) -> dict[str, Resources]:
+def resources(log: str) -> dict[str, Resources]:
     """From lines like: Compiling entry function 'k' ...; 0 bytes spill stores, 0 bytes spill loads; Used 40 registers,
     used 1 barriers, 8192 bytes smem."""
     found: dict[str, Resources] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from ..devices.spec import DeviceSpec
 from ..ir.errors import BuildError, DeviceError
-from . import amdgpu, instructions, nvrtc, tools
+from . import amdgpu, instructions, nvrtc, ptxas, tools
 from .instructions import Instructions, Line
 from .resources import Resources
 
@@ -27,11 +28,12 @@ _CHILD = "import sys; sys.path[:] = sys.argv[1:]; from autotune.codegen.offline 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Of one compiled kernel: what it uses (None: the compiler does not say), all of its instructions, and those of its
-    hottest loop (None: unknown, or no loop that multiplies)."""
+    hottest loop (None: unknown, or no loop that multiplies). `seconds`: what its whole text took to compile."""
 
     resources: Resources | None = None
     code: Instructions | None = None
     hot: Instructions | None = None
+    seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,14 +45,20 @@ class Report:
             return Instructions(**{**row, "mix": tuple((n, int(c)) for n, c in row["mix"])}) if row else None
 
         used = Resources(**value["resources"]) if value["resources"] else None
-        return Report(used, part("code"), part("hot"))
+        return Report(used, part("code"), part("hot"), float(value["seconds"]))
 
 
 def toolchain(spec: DeviceSpec) -> str:
     """What compiles for a device. Raises DeviceError with the way to get it where that is missing here."""
     if spec.kind == "cuda":
-        nvrtc.library()
-        return "nvrtc"
+        try:
+            nvrtc.library()
+            return "nvrtc"
+        except DeviceError as missing:
+            try:
+                return ptxas.programs()
+            except DeviceError:
+                raise missing from None
     if spec.kind == "hip":
         return " ".join(amdgpu.compiler())
     if spec.kind == "opencl" and ("cores", "queried") in spec.provenance:
@@ -80,24 +88,32 @@ def compiled(text: str, spec: DeviceSpec, seconds: float = tools.LIMIT, given: s
 
 
 def _here(text: str, spec: DeviceSpec, given: str, seconds: float) -> dict[str, Report]:
+    nvidia = spec.kind == "cuda" and (given or toolchain(spec) == "nvrtc")
+    if nvidia:
+        nvrtc.library(given)  # once it is loaded it is no part of what a text takes
+    begun = time.perf_counter()
     if spec.kind == "cuda":
-        binary, used = nvrtc.compile(text, spec.arch, given)
+        binary, used = nvrtc.compile(text, spec.arch, given) if nvidia else ptxas.compile(text, spec.arch, seconds)
+        took = time.perf_counter() - begun
         try:
             lines = instructions.sass(binary, seconds=seconds)
-        except DeviceError:  # without a disassembler the rest is known all the same
+        except (DeviceError, BuildError):  # without a disassembler the rest is known all the same
             lines = {}
-        return {name: _report(row, lines.get(name, [])) for name, row in used.items()}
+        return {name: _report(row, lines.get(name, []), took) for name, row in used.items()}
     if spec.kind == "hip":
         assembly, used = amdgpu.compile(text, spec.arch, seconds, (given,) if given else ())
+        took = time.perf_counter() - begun
         lines = instructions.amd(assembly)
-        return {name: _report(row, lines.get(name, [])) for name, row in used.items()}
+        return {name: _report(row, lines.get(name, []), took) for name, row in used.items()}
     from ..devices.opencl import compiles
 
     return {name: Report() for name in compiles(spec, text)}
 
 
-def _report(used: Resources, lines: list[Line]) -> Report:
-    return Report(used, *((instructions.counted(lines), instructions.hottest(lines)) if lines else (None, None)))
+def _report(used: Resources, lines: list[Line], seconds: float) -> Report:
+    if not lines:
+        return Report(used, seconds=seconds)
+    return Report(used, instructions.counted(lines), instructions.hottest(lines), seconds)
 
 
 def main() -> None:

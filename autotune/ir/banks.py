@@ -20,7 +20,7 @@ from .dtypes import F32
 from .expr import Expr, Index, loads
 from .expr import distinct as nodes
 from .nest import Alloc, Block, Guard, Loop, Nest, Reduce, Store, walk
-from .points import CAP, Array, Space, clusters, count, distinct, lengths, merged
+from .points import CAP, Array, Space, TooManyPoints, clusters, count, distinct, lengths, merged
 from .program import Buffer
 from .spmd import Launch, bound, grids, launch
 
@@ -110,7 +110,8 @@ class Conflicts:
 
 
 def conflicts(nest: Nest, shape: Shape = Shape(), joined: bool = True) -> Conflicts:
-    """The rows of a well-formed nest, in program order; of statements without threads too (one thread acts then).
+    """The rows of a well-formed nest, in program order; of statements without threads too (one thread acts then). Where
+    points are too many to count, the first, middle and last of each loop stand for all (`exact` is False).
 
     `joined`: neighbouring loads of an unrolled loop are one wide load, as compilers make them where a shared array's
     alignment shows it; else as the text has them.
@@ -294,7 +295,11 @@ class _Access:
             names = {n for n, _ in part.loops}
             own = Affine(tuple((a, c) for a, c in self.offset.terms
                                if not names.isdisjoint({a} if isinstance(a, str) else a.arg.names())))  # fmt: skip
-            points *= (here := count(part))
+            try:
+                here = count(part)
+            except TooManyPoints:
+                here, exact = int(_sampled(part)[1].sum()), False
+            points *= here
             if here and any(c * size % unit for _, c in own.terms):
                 env, weights, all_ = self._all(part)
                 exact &= all_

@@ -17,6 +17,7 @@ from autotune.codegen.offline import Report
 from autotune.codegen.resources import Resources
 from autotune.devices import device
 from autotune.devices.records import Status
+from autotune.ir.collapse import normal_form
 from autotune.ir.errors import BuildError, DeviceError, VerifyError
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
@@ -24,7 +25,7 @@ from autotune.ir.schedule import Schedule
 from autotune.ir.spmd import Entry, Launch
 from autotune.ir.steps import Bind, Tile
 from autotune.ir.verify import verify
-from autotune.search.ranking import Candidate
+from autotune.search.ranking import Candidate, Ranking
 from autotune.shortlist import Grid, Listed, shortlists
 from tests.cli.conftest import Run
 from tests.codegen.test_clike import queue
@@ -190,10 +191,23 @@ def test_a_block_that_fits_no_multiprocessor(compiles: None, monkeypatch: pytest
     assert "not one block fits" in rows[0].message
 
 
-def test_proofs_that_fail_are_statuses(compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = replace(device("cuda:sm_80"), shared_bytes=1 << 10)
-    ((_, rows),) = shortlists(product(256, 256, 64), replace(spec, threads_per_block=16), top=2)
-    assert {r.status for r in rows if r.reason == "verifier"} <= {Status.CONSTRAINTS} and rows
+@pytest.mark.parametrize(
+    ("most", "told"), [({"threads_per_block": 16}, "threads a block; at most 16"),
+                       ({"shared_bytes": 64}, "bytes of shared memory; at most 64")],
+)  # fmt: skip
+def test_more_than_a_device_has(
+    compiles: None, monkeypatch: pytest.MonkeyPatch, most: dict[str, Any], told: str
+) -> None:
+    spec, program = device("cuda:sm_80"), product(256, 256, 64)
+    first = next(Ranking(normal_form(program), spec, 1).best())
+    monkeypatch.setattr(Ranking, "best", lambda self: iter([first, Candidate(Schedule(), float("inf"), "plain")]))
+    ((_, (plain, large)),) = shortlists(program, replace(spec, **most), top=2)
+    assert plain.status is Status.OK and plain.candidate.origin == "plain"
+    assert (large.status, large.reason) == (Status.CONSTRAINTS, "verifier") and told in large.message
+
+
+def test_a_wrong_schedule_is_a_status(compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = device("cuda:sm_80")
 
     def wrong(*_: object) -> None:
         raise VerifyError("it computes something else")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.codegen import amdgpu, instructions, nvrtc, offline, tools
+from autotune.codegen import amdgpu, instructions, nvrtc, offline, ptxas, tools
 from autotune.codegen.cuda import CUDA
 from autotune.codegen.hip import HIP
 from autotune.codegen.instructions import Line, counted, hottest
@@ -17,6 +17,7 @@ from autotune.devices import device
 from autotune.ir.errors import BuildError, DeviceError
 from autotune.shipping import file, texts
 from tests.ir.programs import product
+from tests.kernels import named
 
 STUB = """
 #include <stddef.h>
@@ -178,6 +179,65 @@ def test_a_product(name: str) -> None:
         pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
     hot = report.hot
     assert hot is not None and 0 < hot.multiply < hot.total < report.code.total and hot.share > 0.3 and hot.shared > 0
+
+
+def clang_and_ptxas() -> None:
+    try:
+        ptxas.programs()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", ["epilogue", "rows", "map"])
+def test_llvm_s_ptx_through_ptxas(name: str) -> None:
+    clang_and_ptxas()
+    spec = device("cuda:sm_80")
+    text = file(texts(named(name, (64, 96, 32))[0], "cuda", spec), "cuda")
+    binary, used = ptxas.compile(text, "sm_80")
+    assert binary.startswith(b"\x7fELF") and all(row.spilled == 0 and row.registers > 8 for row in used.values())
+    present("cuda:sm_80")
+    if offline.toolchain(spec) == "nvrtc":
+        _, beside = nvrtc.compile(text, "sm_80")
+        for symbol, row in used.items():  # but for what lies between arrays
+            assert abs(row.shared - beside[symbol].shared) < 128
+
+
+def test_ptxas_stands_in_for_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
+    clang_and_ptxas()
+
+    def missing(given: str = "") -> None:
+        raise DeviceError("pip install nvidia-cuda-nvrtc")
+
+    monkeypatch.setattr(nvrtc, "library", missing)
+    spec = device("cuda:sm_80")
+    assert offline.toolchain(spec).endswith("and ptxas")
+    text = file(texts(product(64, 64, 64), "cuda", spec), "cuda")
+    (report,) = offline._here(text, spec, "", 60.0).values()
+    assert report.resources is not None and report.resources.spilled == 0
+    monkeypatch.setattr(ptxas, "assembler", missing)
+    with pytest.raises(DeviceError, match="nvrtc"):
+        offline.toolchain(spec)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("kill -SEGV $$", "crash"), ("echo x", "garbage"), ("echo bad gpu-name >&2; exit 1", "arch"),
+     ("exit 1", "compile"), ("sleep 60; echo", "timeout")],
+)  # fmt: skip
+def test_ptxas_that_fails(tmp_path: Path, body: str, reason: str) -> None:
+    clang_and_ptxas()
+    text = 'extern "C" __global__ void k(float *x) { x[0] = 1; }'
+    with pytest.raises(BuildError) as caught:
+        ptxas.compile(text, "sm_80", 0.8 if "sleep" in body else 30.0, script(tmp_path, body))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("arch", ["sm_1", "sm_999"])
+def test_clang_s_own_refusal(arch: str) -> None:
+    clang_and_ptxas()
+    with pytest.raises(BuildError, match="clang refused") as caught:
+        ptxas.compile("", arch)
+    assert caught.value.reason == "arch"
 
 
 @pytest.mark.parametrize("name", ["cuda:sm_80", "hip:gfx942"])
