@@ -209,7 +209,7 @@ def test_a_code_object_for_amd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_linker_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amdgpu.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(amdgpu, "find_spec", lambda name: None)
     with pytest.raises(DeviceError, match="apt-get install lld-19, or pip install ziglang"):
         amdgpu.linker.__wrapped__()
