@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ CHECKED = (
     "gemm m=37 n=53 k=21", "gemm m=64 n=64 k=64 ta=1", "gemm m=33 n=20 k=40 bias=1 act=gelu", "bmm b=3 m=20 n=24 k=16",
     "gemv m=50 k=70", "linear m=30 n=50 k=40", "softmax m=9 n=70", "log_softmax m=20 n=33", "logsumexp m=8 n=100",
     "layer_norm m=7 n=130", "rms_norm m=12 n=64", "reduce shape=40x50 axes=1", "reduce shape=40x50 axes=0 op=max",
-    "reduce shape=5x6x7 axes=0,2 op=mean", "transpose shape=30x50 perm=1,0", "cast m=30 n=20",
+    "reduce shape=5x6x7 axes=0,2 op=mean", "transpose shape=30x50 perm=1,0", "cast shape=30x20 dtype=f16",
     "elementwise n=1000 expr=gelu(a*b+c)", "elementwise n=999 expr=tanh(a*b+c)",
 )  # fmt: skip
 SHAPES = (
@@ -215,7 +216,8 @@ def ceilings(b: Bench) -> Iterator[dict[str, Any]]:
     for name, (fn, sizes, unit, work) in probes.items():
         if b.left() < 0:
             return
-        shapes = [(64, size // 64) if name == "read" else (size,) for size in sizes]
+        rows = max(64, wide >> 14)
+        shapes = [(rows, size // rows) if name == "read" else (size,) for size in sizes]
         program = normal_form(trace(fn, [autotune.spec("f32", s) for s in shapes], {}, name).program)
         found = b.measured(program, 8, 6)
         best = min((c["minimum"] for c in found["candidates"]), default=float("inf"))
@@ -348,11 +350,19 @@ def run(b: Bench) -> dict[str, Any]:
         left = b.o.budget - (time.monotonic() - start)
         begun, share = time.monotonic(), SHARES[name] / sum(SHARES[later] for later in wanted[n:])
         b.end = begun + left * share
-        rows = []
-        for row in PARTS[name](b):
-            rows.append(row)
-            print(f"{name}: {row['case']}: {'right' if row['right'] else 'WRONG ' + row['message']}", file=sys.stderr)
-        told[name] = {"rows": rows, "seconds": round(time.monotonic() - begun, 2), "cut": time.monotonic() > b.end}
+        rows, failed = list[dict[str, Any]](), ""
+        try:
+            for row in PARTS[name](b):
+                rows.append(row)
+                told_row = "right" if row["right"] else f"WRONG {row.get('message', '')}"
+                print(f"{name}: {row['case']}: {told_row}", file=sys.stderr)
+        except Exception:  # the other parts may still tell something; the machine may not be had again
+            failed = traceback.format_exc()
+            print(failed, file=sys.stderr)
+        spent = time.monotonic() - begun
+        told[name] = {"rows": rows, "seconds": round(spent, 2), "cut": spent > left * share, "failed": failed}
+        if b.o.json:
+            b.o.json.write_text(json.dumps(clean(told), indent=1) + "\n", "utf-8")
     b.worker.close()
     return told | {"seconds": round(time.monotonic() - start, 2)}
 
@@ -384,6 +394,8 @@ def show(told: dict[str, Any]) -> None:
             ", ".join(f"{s:.2f}" for s in row["spearman"]), *peers,
         )  # fmt: skip
     console.print(table)
+    if failed := [name for name in PARTS if told[name]["failed"]]:
+        console.print(f"failed: {', '.join(failed)}")
     if cut := [name for name in PARTS if told[name]["cut"]]:
         console.print(f"out of time: {', '.join(cut)}")
 
@@ -425,7 +437,8 @@ def main() -> int:
         show(told)
     if options.json:
         options.json.write_text(json.dumps(clean(told), indent=1) + "\n", "utf-8")
-    return int(any(not row["right"] for name in PARTS for row in told.get(name, {}).get("rows", ())))
+    parts = [told[name] for name in PARTS if name in told]
+    return int(any(part["failed"] or not all(row["right"] for row in part["rows"]) for part in parts))
 
 
 if __name__ == "__main__":
