@@ -51,7 +51,13 @@ def device(name: str = "cpu", config: Path | None = None) -> DeviceSpec:
             return gpu.describe(kind, arch)  # says which ones the table has
         from .drivers import find
 
-        return find(kind, arch or "0")
+        try:
+            return find(kind, arch or "0")
+        except DeviceError as error:
+            if not arch or arch.isdigit() or kind == "opencl":
+                raise
+            known_here = ", ".join(name for name in gpu.known() if name.startswith(kind))
+            raise DeviceError(f"no device {name!r} in the table, which has {known_here}; {error}") from None
     if kind != "cpu":
         names = f"cpu, {', '.join(gpu.known())} and cpu:ARCH, ARCH one of {', '.join(known())}"
         raise DeviceError(f"no device {name!r} here or in the table; known are {names}")

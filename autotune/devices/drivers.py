@@ -22,6 +22,8 @@ from .spec import DeviceSpec
 _NVIDIA = "NVIDIA's driver is not on this machine (libcuda.so.1); install it from your system's packages"
 _AMD = "AMD's driver is not on this machine (libamdhip64.so); install ROCm, and put /opt/rocm/lib on LD_LIBRARY_PATH"
 
+WORDS = {"opencl": "OpenCL", "cuda": "CUDA", "hip": "HIP"}
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -52,7 +54,7 @@ class Driver:
             raise DeviceError(problem)
         found: list[DeviceSpec] = self.room().present()
         if not found:
-            raise DeviceError(f"{self.module} works, and finds no {self.kind} device on this machine")
+            raise DeviceError(f"{self.module} works, and finds no {WORDS[self.kind]} device on this machine")
         return found
 
     def room(self) -> Any:
@@ -67,7 +69,6 @@ DRIVERS = (
     Driver("cuda", "pycuda", "pycuda", "pycuda", _CUDA, _NVIDIA),
     Driver("hip", "hip", "hip", "hip", _HIP, _AMD),
 )
-KINDS = tuple(dict.fromkeys(d.kind for d in DRIVERS))
 
 
 @cache
@@ -99,7 +100,7 @@ def working(kind: str) -> tuple[Driver, list[DeviceSpec]]:
                 return driver, driver.specs()
             except DeviceError as error:
                 problems.append(str(error))
-    raise DeviceError(f"no {kind} device can be used here: {'; or '.join(dict.fromkeys(problems))}")
+    raise DeviceError(f"no {WORDS[kind]} device can be used here: {'; or '.join(dict.fromkeys(problems))}")
 
 
 def states() -> list[tuple[Driver, list[DeviceSpec], str]]:
@@ -129,7 +130,7 @@ def find(kind: str, name: str) -> DeviceSpec:
         if name == str(n) or name and not name.isdigit() and name.lower() in f"{spec.arch} {spec.name}".lower():
             return spec
     known = ", ".join(f"{kind}:{n} ({spec.arch}: {spec.name})" for n, spec in enumerate(found))
-    raise DeviceError(f"no {kind} device {name!r} here; there are: {known}")
+    raise DeviceError(f"no {WORDS[kind]} device {name!r} here; there are: {known}")
 
 
 def runner(spec: DeviceSpec, code: Code, kernels: Sequence[Entry], buffers: Sequence[Buffer]) -> Runner:

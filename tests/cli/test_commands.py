@@ -283,7 +283,10 @@ def test_doctor_finds_everything_well(run: Run) -> None:
     done = run("doctor")
     assert done.code == 0, done.out
     lines = done.out.splitlines()
-    assert lines[-1] == "everything works" and len(lines) == 11 and all(line.startswith("ok ") for line in lines[:-1])
+    assert lines[-1] == "everything works" and all(line.startswith("ok ") for line in lines[:10])
+    drivers = ("opencl (pyopencl)", "cuda (cuda.core)", "cuda (pycuda)", "hip (hip)")
+    assert [line[8:].partition(":")[0] for line in lines[10:-1]] == [*drivers]
+    assert all(line.startswith("ok ") or "install" in line for line in lines[10:-1])
 
 
 def test_doctor_says_what_to_do(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +299,6 @@ def test_doctor_says_what_to_do(run: Run, place: Path, monkeypatch: pytest.Monke
     checks = (machine._CHECKS[4], ("clock", broken, "wind it"))
     monkeypatch.setattr(machine, "_CHECKS", checks)
     done = run("doctor")
-    first, second, last = done.out.splitlines()
+    first, second, *_, last = done.out.splitlines()
     assert done.code == 1 and first.startswith("failed  cache directory: ") and "AUTOTUNE_CACHE_DIR" in first
     assert second == "failed  clock: it stands still; wind it" and last == "2 of 2 checks failed"

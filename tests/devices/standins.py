@@ -88,13 +88,14 @@ class Machine:
 
 
 def install(kind: str, fault: str = "") -> Machine:
-    """Let `kind` be the one driver that works here. `uninstall` takes it away."""
+    """Let `kind` be the one driver that works here. Its caller puts back what it replaces."""
     machine = Machine(fault)
     for name, module in {"cuda.core": _cuda, "pycuda": _pycuda, "hip": _hip}[kind](machine).items():
         module.__spec__ = SimpleNamespace(name=name)  # type: ignore[assignment]
         sys.modules[name] = module
-    drivers.loads = lambda libraries: libraries in [d.libraries for d in drivers.DRIVERS if d.module == kind]  # type: ignore
-    nvrtc.compile = lambda text, arch, given="": (text.encode(), {})
+    mine = [d.libraries for d in drivers.DRIVERS if d.module == kind]
+    vars(drivers)["loads"] = lambda libraries: libraries in mine
+    nvrtc.compile = lambda text, arch: (text.encode(), {})
     nvrtc.version = lambda: "NVRTC 13.5"
     amdgpu.link = lambda text, arch, seconds=60.0: text.encode()
     drivers._room.cache_clear()
