@@ -60,6 +60,14 @@ def compiler() -> str:
     raise DeviceError("no C++ compiler is here to run CUDA text with: apt-get install g++")
 
 
+@cache
+def _poison() -> list[str]:
+    """Variables that were never written hold a pattern, not what lies there: compilers have learned that lately."""
+    flag = "-ftrivial-auto-var-init=pattern"
+    words = [compiler(), flag, "-E", "-x", "c++", "/dev/null"]
+    return [flag] if subprocess.run(words, capture_output=True, check=False).returncode == 0 else []
+
+
 class Program:
     """A compiled text: kernels in the order of `entries` on `buffers`; `types` gives the C type of each. `sanitize`:
     "address" sees accesses outside of arrays, "thread" accesses that no barrier orders. `warp`: lanes of a warp.
@@ -91,7 +99,7 @@ class Program:
         source = self.folder / "run.cpp"
         body = _MAIN.replace("@BODY@", "\n".join(lines))
         source.write_text(f'#include "{_HEADER}"\n#line 1 "kernel"\n{text}\n#line 1 "run"\n{body}')
-        flags = ["-O1", "-g", "-w", "-fno-strict-aliasing", f"-DAT_WARP={warp}"]  # texts move arrays as vectors
+        flags = ["-O1", "-g", "-w", "-fno-strict-aliasing", f"-DAT_WARP={warp}", *_poison()]  # texts move arrays as vectors
         if sanitize:
             flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
         words = [compiler(), "-std=c++17", *flags, str(source), "-o", str(self.folder / "run")]
@@ -129,7 +137,7 @@ class Program:
             return lines[-1]
         head = next((line for line in lines if re.search(r"(ERROR|WARNING|FATAL): \w+Sanitizer", line)), "")
         if not head:
-            return f"{lines[0]} (exit status {status})" if lines else f"exit status {status}"
+            return f"{lines[0] if lines else 'it ended'} (exit status {status})"
         what = re.sub(r"^.*?(\w+Sanitizer:? ?)", r"\1", head).split(" on address")[0].split(" on unknown")[0]
         report = log[log.index(head) :]
         ends = report.find("\nSUMMARY")

@@ -31,8 +31,8 @@ except DeviceError as error:
 def compiled(nest: Nest, dialect: clike.Dialect = CUDA, sanitize: str = "", change: Any = None) -> Program:
     text = clike.render(nest, dialect)
     source = clike.source([text], dialect)
-    types = {b.name: dialect.storage(b.dtype) for b in nest.buffers}
-    return Program(change(source) if change else source, text.entries, nest.buffers, types, sanitize)
+    types = {b.name: dialect.storage(b.dtype) for b in text.buffers}
+    return Program(change(source) if change else source, text.entries, text.buffers, types, sanitize)
 
 
 def problem(program: TensorProgram, run: Program, order: str) -> str:

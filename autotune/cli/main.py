@@ -275,7 +275,7 @@ def emit(target: str, output: Path, **given: Any) -> int:
 @cli.command()
 @_with(*_CASES)
 @click.option("--target", type=click.Choice(("cuda", "hip")), default="cuda", show_default=True)
-@click.option("--execute", is_flag=True, help="Run the text on this CPU, too: several orders, AddressSanitizer.")
+@click.option("--execute", is_flag=True, help="Run the text on this CPU, too: several orders, sanitizers.")
 def verify(target: str, execute: bool, **given: Any) -> int:
     """Prove the CUDA or HIP kernels of each case; needs no GPU. Exit 1 where something is wrong."""
     from .verify import verify as findings

@@ -80,7 +80,7 @@ def test_verify(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         done = run("verify", "functions_here:dense", "x=f32[9,8]", "w=f32[8,17]", "b=f32[17]", "--target", target,
                    "--execute")  # fmt: skip
         rows = done.out.splitlines()
-        assert done.code == 0 and len(rows) == 9 and all(row.endswith(": right") for row in (rows[1], *rows[3:]))
+        assert done.code == 0 and len(rows) == 10 and all(row.endswith(": right") for row in (rows[1], *rows[3:]))
         assert rows[2].startswith("  kernel0: shared memory: ")
     monkeypatch.setattr("autotune.cli.verify.file", lambda made, target: file(made, target).replace(" + ", " - "))
     done = run("verify", *GEMM, "--execute")

@@ -73,7 +73,7 @@ def run(program: TensorProgram, schedule: Schedule) -> str:
     text = clike.render(nest, OPENCL)
     built = cl.Program(q.context, clike.source([text], OPENCL)).build(cache_dir=False)
     ready = {e.symbol: getattr(built, e.symbol) for e in text.entries}
-    size = {b.name: max(b.bytes, 16) for b in nest.buffers}
+    size = {b.name: max(b.bytes, 16) for b in text.buffers}
     memory = {name: cl.Buffer(q.context, cl.mem_flags.READ_WRITE, n) for name, n in size.items()}
 
     def call(inputs: list[Any]) -> list[Any]:
