@@ -22,12 +22,13 @@ from autotune.cli.grid import Case, cases
 from autotune.cli.run import program
 from autotune.codegen import amdgpu, nvrtc, offline
 from autotune.codegen.clike import source
+from autotune.codegen.offload import dialect
 from autotune.devices import DeviceSpec, device
 from autotune.devices.cpu import default_threads
 from autotune.devices.occupancy import occupancy
 from autotune.ir.banks import conflicts
 from autotune.ir.errors import AutotuneError, DeviceError
-from autotune.shipping import dialect, texts
+from autotune.shipping import texts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "archs.json", ROOT / "docs" / "archs.md"

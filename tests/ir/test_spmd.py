@@ -87,6 +87,9 @@ NESTS: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "parted": (product(4, 6, 12), PARTED),
 }  # fmt: skip
 
+# What only some of the languages can say.
+LANGUAGES = {"matrix": ("cuda",), "warp": ("cuda", "hip")}
+
 
 def made(name: str) -> tuple[TensorProgram, Nest]:
     program, steps = NESTS[name]
