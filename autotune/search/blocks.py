@@ -34,6 +34,7 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_seconds
+from .parted import parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
@@ -48,7 +49,8 @@ def _seconds(
     waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
     busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / enough)
     arithmetic = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
-    moving = traffic / spec.bytes_per_second("DRAM", "copy")
+    # A multiprocessor by itself moves a few times its share of the bandwidth, no more.
+    moving = traffic / (spec.bytes_per_second("DRAM", "copy") * np.minimum(1.0, 3 * blocks / spec.cores))
     seconds: Column = np.maximum(arithmetic, moving) + spec.launch_seconds
     return seconds
 
@@ -95,6 +97,7 @@ class PointsSketch:
         for s in self.facts.stages:
             alone = 0.05 if s.is_reduction else 0.3  # of the peak: operands come from memory, one for each operation
             seconds = seconds + _seconds(self.spec, s, blocks, tx * ty, alone, part)
+        seconds = seconds * (1 + 0.02 * np.abs(np.log2(tx * ty / 256)))  # few large blocks fill a multiprocessor
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
 
     def schedule(self, point: Point) -> Schedule:
@@ -240,6 +243,10 @@ class TileSketch:
         waste = (rows * ty * tm / m) * (wide * tx * tn / n)
         traffic = batch * size * (m * k * wide + k * n * rows + 2.0 * m * n)
         near = 0.3 if self.spec.caches and batch * size * (m * k + k * n) < self.spec.caches[0].bytes else 1.0
+        if self.spec.core:  # what is resident hides latency, not what waits for its turn
+            shared = select({"shared": shared}, keep)["shared"]
+            held = np.maximum(1, np.floor(self.spec.core.shared_bytes / np.maximum(shared, 1)))
+            share = share * np.minimum(1.0, ty * tx * held / 192)
         seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near, 192)
         seconds = seconds + split_seconds(self.spec, s, parts, float(m * n))
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
@@ -302,6 +309,8 @@ def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: Device
         found.append(tile)
         if known := fitting(first, spec):
             found.append(MatrixSketch(facts, first, tile.v, tile.u, tile.k, epilogues, spec, *known))
+    if epilogues is not None and (long := parted(facts, first, epilogues, spec)):
+        found.append(long)
     rows = facts.shared_outer
     apart = any(a.buffer.name in facts.by_name and set(a.dims) & set(rows) != set(rows)
                 for s in facts.stages for a in s.loads)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -178,7 +179,6 @@ class TreeReduce(Step, kind="tree_reduce"):
         if n is None:
             raise self.fail(f"the extent of {stmt.name} is not constant", "ragged")
         start = {stmt.name: const(0)}
-        first = None if leaf.first is None else tuple(a.substitute(start) for a in leaf.first)
         out, rest = self._halved(stmt, leaf, total, n, max(1, self.warp))
         if rest > 1:
             lanes = Buffer(f"{self.stage}.warp", total.dtype, (rest,), "warp")
@@ -188,10 +188,16 @@ class TreeReduce(Step, kind="tree_reduce"):
             total = Load(lanes.name, (var(stmt.name),), total.dtype)
             inner, _ = self._halved(stmt, leaf, total, rest, 1)
             last = Load(lanes.name, (const(0),), total.dtype)
-            inside = (Loop(loop, (const(rest),), (fill,), "thread.x"), *inner, replace(leaf, value=last, first=first))
+            inside = (Loop(loop, (const(rest),), (fill,), "thread.x"), *inner, self._written(leaf, last, start))
             return [*out, Alloc(lanes, inside)]
         last = Load(total.buffer, tuple(a.substitute(start) for a in total.index), total.dtype)
-        return [*out, replace(leaf, value=last, first=first)]
+        return [*out, self._written(leaf, last, start)]
+
+    def _written(self, leaf: Reduce, total: Load, start: Mapping[str, Affine]) -> Stmt:
+        first = None if leaf.first is None else tuple(a.substitute(start) for a in leaf.first)
+        if first is not None and all(a == const(0) for a in first):
+            return Store(leaf.buffer, leaf.index, total, leaf.tag, leaf.origin, leaf.role)
+        return replace(leaf, value=total, first=first)
 
     def _halved(self, stmt: Loop, leaf: Reduce, total: Load, n: int, least: int) -> tuple[list[Stmt], int]:
         """Statements that leave the sum of n accumulators in the first `least` of them, and how many these are."""

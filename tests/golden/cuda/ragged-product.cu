@@ -4,9 +4,9 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_0(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = (int)threadIdx.x + 8 * ((int)threadIdx.y + 4 * (int)threadIdx.z);
   {
-    const int i_0 = (int)blockIdx.y;
+    const int i_0 = 0;
     {
-      const int j_0 = (int)blockIdx.x;
+      const int j_0 = 0;
       {
         float t0_acc[4];
         {
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_1(const float* __restri
   __shared__ __align__(16) float t0_load1[16];
   const int at_thread = (int)threadIdx.x + 8 * ((int)threadIdx.y + 4 * (int)threadIdx.z);
   {
-    const int i_0 = (int)blockIdx.y;
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -185,7 +185,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_2(const float* __restri
   __shared__ __align__(16) float t0_load1[4];
   const int at_thread = (int)threadIdx.x + 8 * ((int)threadIdx.y + 4 * (int)threadIdx.z);
   {
-    const int i_0 = (int)blockIdx.y;
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -265,11 +265,11 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = (int)threadIdx.x + 32 * ((int)threadIdx.y + 1 * (int)threadIdx.z);
   {
-    const int j_0 = (int)blockIdx.x;
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
-        const int i_1_0 = (int)threadIdx.y;
+        const int i_1_0 = 0;
         {
           const int j_1_0 = (int)threadIdx.x;
           if (j_1_0 < 4) {
@@ -311,7 +311,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
             }
             __syncthreads();
             {
-              const int i_1_0 = (int)threadIdx.y;
+              const int i_1_0 = 0;
               {
                 const int j_1_0 = (int)threadIdx.x;
                 if (j_1_0 < 4) {
@@ -331,7 +331,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
         }
       }
       {
-        const int i_1_0 = (int)threadIdx.y;
+        const int i_1_0 = 0;
         {
           const int j_1_0 = (int)threadIdx.x;
           if (j_1_0 < 4) {
@@ -354,7 +354,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_4(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = (int)threadIdx.x + 32 * ((int)threadIdx.y + 1 * (int)threadIdx.z);
   {
-    const int j_0 = (int)blockIdx.x;
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
@@ -436,7 +436,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
   {
     float t0_acc[4];
     {
-      const int i_1_0 = (int)threadIdx.y;
+      const int i_1_0 = 0;
       {
         const int j_1_0 = (int)threadIdx.x;
         if (j_1_0 < 2) {
@@ -478,7 +478,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
           }
           __syncthreads();
           {
-            const int i_1_0 = (int)threadIdx.y;
+            const int i_1_0 = 0;
             {
               const int j_1_0 = (int)threadIdx.x;
               if (j_1_0 < 2) {
@@ -498,7 +498,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
       }
     }
     {
-      const int i_1_0 = (int)threadIdx.y;
+      const int i_1_0 = 0;
       {
         const int j_1_0 = (int)threadIdx.x;
         if (j_1_0 < 2) {
@@ -522,7 +522,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
   {
     float t0_acc[4];
     {
-      const int i_1_0 = (int)threadIdx.y;
+      const int i_1_0 = 0;
       if ((int)threadIdx.x == 0) {
         #pragma unroll
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
@@ -561,7 +561,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
           }
           __syncthreads();
           {
-            const int i_1_0 = (int)threadIdx.y;
+            const int i_1_0 = 0;
             if ((int)threadIdx.x == 0) {
               for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
                 #pragma unroll
@@ -578,7 +578,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
       }
     }
     {
-      const int i_1_0 = (int)threadIdx.y;
+      const int i_1_0 = 0;
       if ((int)threadIdx.x == 0) {
         #pragma unroll
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {

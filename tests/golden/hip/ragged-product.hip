@@ -21,9 +21,9 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_0(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
   {
-    const int i_0 = AT_BLOCK(y);
+    const int i_0 = 0;
     {
-      const int j_0 = AT_BLOCK(x);
+      const int j_0 = 0;
       {
         float t0_acc[4];
         {
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_1(const float* __restri
   __shared__ __align__(16) float t0_load1[16];
   const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
   {
-    const int i_0 = AT_BLOCK(y);
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -202,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_2(const float* __restri
   __shared__ __align__(16) float t0_load1[4];
   const int at_thread = AT_THREAD(x) + 8 * (AT_THREAD(y) + 4 * AT_THREAD(z));
   {
-    const int i_0 = AT_BLOCK(y);
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -282,11 +282,11 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = AT_THREAD(x) + 32 * (AT_THREAD(y) + 1 * AT_THREAD(z));
   {
-    const int j_0 = AT_BLOCK(x);
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
-        const int i_1_0 = AT_THREAD(y);
+        const int i_1_0 = 0;
         {
           const int j_1_0 = AT_THREAD(x);
           if (j_1_0 < 4) {
@@ -328,7 +328,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
             }
             __syncthreads();
             {
-              const int i_1_0 = AT_THREAD(y);
+              const int i_1_0 = 0;
               {
                 const int j_1_0 = AT_THREAD(x);
                 if (j_1_0 < 4) {
@@ -348,7 +348,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_3(const float* __restri
         }
       }
       {
-        const int i_1_0 = AT_THREAD(y);
+        const int i_1_0 = 0;
         {
           const int j_1_0 = AT_THREAD(x);
           if (j_1_0 < 4) {
@@ -371,7 +371,7 @@ extern "C" __global__ void __launch_bounds__(32) kernel0_4(const float* __restri
   __shared__ __align__(16) float t0_load1[32];
   const int at_thread = AT_THREAD(x) + 32 * (AT_THREAD(y) + 1 * AT_THREAD(z));
   {
-    const int j_0 = AT_BLOCK(x);
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
@@ -453,7 +453,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
   {
     float t0_acc[4];
     {
-      const int i_1_0 = AT_THREAD(y);
+      const int i_1_0 = 0;
       {
         const int j_1_0 = AT_THREAD(x);
         if (j_1_0 < 2) {
@@ -495,7 +495,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
           }
           __syncthreads();
           {
-            const int i_1_0 = AT_THREAD(y);
+            const int i_1_0 = 0;
             {
               const int j_1_0 = AT_THREAD(x);
               if (j_1_0 < 2) {
@@ -515,7 +515,7 @@ extern "C" __global__ void __launch_bounds__(16) kernel0_5(const float* __restri
       }
     }
     {
-      const int i_1_0 = AT_THREAD(y);
+      const int i_1_0 = 0;
       {
         const int j_1_0 = AT_THREAD(x);
         if (j_1_0 < 2) {
@@ -539,7 +539,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
   {
     float t0_acc[4];
     {
-      const int i_1_0 = AT_THREAD(y);
+      const int i_1_0 = 0;
       if (AT_THREAD(x) == 0) {
         #pragma unroll
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
@@ -578,7 +578,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
           }
           __syncthreads();
           {
-            const int i_1_0 = AT_THREAD(y);
+            const int i_1_0 = 0;
             if (AT_THREAD(x) == 0) {
               for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
                 #pragma unroll
@@ -595,7 +595,7 @@ extern "C" __global__ void __launch_bounds__(8) kernel0_6(const float* __restric
       }
     }
     {
-      const int i_1_0 = AT_THREAD(y);
+      const int i_1_0 = 0;
       if (AT_THREAD(x) == 0) {
         #pragma unroll
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {

@@ -8,9 +8,9 @@ __kernel __attribute__((reqd_work_group_size(8, 4, 1))) void kernel0_0(__global 
   __local float t0_load1[32];
   const int at_thread = at_id(0) + 8 * (at_id(1) + 4 * at_id(2));
   {
-    const int i_0 = (int)get_group_id(1);
+    const int i_0 = 0;
     {
-      const int j_0 = (int)get_group_id(0);
+      const int j_0 = 0;
       {
         float t0_acc[4];
         {
@@ -100,7 +100,7 @@ __kernel __attribute__((reqd_work_group_size(8, 4, 1))) void kernel0_1(__global 
   __local float t0_load1[16];
   const int at_thread = at_id(0) + 8 * (at_id(1) + 4 * at_id(2));
   {
-    const int i_0 = (int)get_group_id(1);
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -189,7 +189,7 @@ __kernel __attribute__((reqd_work_group_size(8, 4, 1))) void kernel0_2(__global 
   __local float t0_load1[4];
   const int at_thread = at_id(0) + 8 * (at_id(1) + 4 * at_id(2));
   {
-    const int i_0 = (int)get_group_id(1);
+    const int i_0 = 0;
     {
       float t0_acc[4];
       {
@@ -269,11 +269,11 @@ __kernel __attribute__((reqd_work_group_size(32, 1, 1))) void kernel0_3(__global
   __local float t0_load1[32];
   const int at_thread = at_id(0) + 32 * (at_id(1) + 1 * at_id(2));
   {
-    const int j_0 = (int)get_group_id(0);
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
-        const int i_1_0 = at_id(1);
+        const int i_1_0 = 0;
         {
           const int j_1_0 = at_id(0);
           if (j_1_0 < 4) {
@@ -315,7 +315,7 @@ __kernel __attribute__((reqd_work_group_size(32, 1, 1))) void kernel0_3(__global
             }
             barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
             {
-              const int i_1_0 = at_id(1);
+              const int i_1_0 = 0;
               {
                 const int j_1_0 = at_id(0);
                 if (j_1_0 < 4) {
@@ -335,7 +335,7 @@ __kernel __attribute__((reqd_work_group_size(32, 1, 1))) void kernel0_3(__global
         }
       }
       {
-        const int i_1_0 = at_id(1);
+        const int i_1_0 = 0;
         {
           const int j_1_0 = at_id(0);
           if (j_1_0 < 4) {
@@ -358,7 +358,7 @@ __kernel __attribute__((reqd_work_group_size(32, 1, 1))) void kernel0_4(__global
   __local float t0_load1[32];
   const int at_thread = at_id(0) + 32 * (at_id(1) + 1 * at_id(2));
   {
-    const int j_0 = (int)get_group_id(0);
+    const int j_0 = 0;
     {
       float t0_acc[4];
       {
@@ -440,7 +440,7 @@ __kernel __attribute__((reqd_work_group_size(16, 1, 1))) void kernel0_5(__global
   {
     float t0_acc[4];
     {
-      const int i_1_0 = at_id(1);
+      const int i_1_0 = 0;
       {
         const int j_1_0 = at_id(0);
         if (j_1_0 < 2) {
@@ -482,7 +482,7 @@ __kernel __attribute__((reqd_work_group_size(16, 1, 1))) void kernel0_5(__global
           }
           barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
           {
-            const int i_1_0 = at_id(1);
+            const int i_1_0 = 0;
             {
               const int j_1_0 = at_id(0);
               if (j_1_0 < 2) {
@@ -502,7 +502,7 @@ __kernel __attribute__((reqd_work_group_size(16, 1, 1))) void kernel0_5(__global
       }
     }
     {
-      const int i_1_0 = at_id(1);
+      const int i_1_0 = 0;
       {
         const int j_1_0 = at_id(0);
         if (j_1_0 < 2) {
@@ -526,7 +526,7 @@ __kernel __attribute__((reqd_work_group_size(8, 1, 1))) void kernel0_6(__global 
   {
     float t0_acc[4];
     {
-      const int i_1_0 = at_id(1);
+      const int i_1_0 = 0;
       if (at_id(0) == 0) {
         __attribute__((opencl_unroll_hint))
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
@@ -565,7 +565,7 @@ __kernel __attribute__((reqd_work_group_size(8, 1, 1))) void kernel0_6(__global 
           }
           barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
           {
-            const int i_1_0 = at_id(1);
+            const int i_1_0 = 0;
             if (at_id(0) == 0) {
               for (int k_1 = 0; k_1 < at_min(4, -4 * k_0 + 10); ++k_1) {
                 __attribute__((opencl_unroll_hint))
@@ -582,7 +582,7 @@ __kernel __attribute__((reqd_work_group_size(8, 1, 1))) void kernel0_6(__global 
       }
     }
     {
-      const int i_1_0 = at_id(1);
+      const int i_1_0 = 0;
       if (at_id(0) == 0) {
         __attribute__((opencl_unroll_hint))
         for (int i_1_1 = 0; i_1_1 < 2; ++i_1_1) {
