@@ -84,10 +84,11 @@ def too_old(spec: DeviceSpec, maker: str, driver: int, error: Exception) -> Devi
     text = str(error)
     if not any(word in text or f"({code})" in text for code, word in TOO_OLD.items()) and "no kernel image" not in text:
         return None
+    wheel = "nvidia-cuda-nvrtc-cu12" if driver < 13000 else "nvidia-cuda-nvrtc"
     return DeviceError(
         f"the driver of {spec.name} supports CUDA {version(driver)} and did not take code for {spec.arch} from {maker} "
-        f"({text}): install a driver for that version of CUDA, or the compiler for the driver's: pip install "
-        f"'nvidia-cuda-nvrtc{'-cu12' if driver < 13000 else ''}=={version(driver)}.*'"
+        f"({text}): install a driver for that version of CUDA, or the compiler for the driver's instead of this one: "
+        f"pip uninstall nvidia-cuda-nvrtc; pip install '{wheel}=={version(driver)}.*'"
     )
 
 

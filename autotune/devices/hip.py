@@ -92,7 +92,7 @@ class Runner(runtime.Runner):
         return [_ok(self._hip.hipModuleGetFunction(module, symbol.encode())) for symbol in symbols]
 
     def allocate(self, size: int) -> runtime.Memory:
-        return runtime.Memory(_ok(self._hip.hipMalloc(size)), size, self._hip.hipFree)
+        return runtime.Memory(int(_ok(self._hip.hipMalloc(size))), size, self._hip.hipFree)
 
     def write(self, memory: Any, address: int, size: int) -> None:
         kind = self._hip.hipMemcpyKind.hipMemcpyHostToDevice
@@ -103,7 +103,8 @@ class Runner(runtime.Runner):
         _ok(self._hip.hipMemcpy(ctypes.c_void_p(address), memory, size, kind))
 
     def launch(self, kernel: Any, entry: Entry, memory: Sequence[Any], strides: Sequence[int]) -> None:
-        arguments = (*memory, *map(ctypes.c_int64, strides))
+        # hip-python 10 reads other kinds of pointers among the arguments after it has let go of them
+        arguments = (*map(ctypes.c_void_p, memory), *map(ctypes.c_int64, strides))
         _ok(self._hip.hipModuleLaunchKernel(kernel, *entry.launch.grid, *entry.launch.block, sharedMemBytes=0,
                                             stream=None, kernelParams=None, extra=arguments))  # fmt: skip
 
