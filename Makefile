@@ -5,13 +5,19 @@ STAMP := .venv/.installed
 # The peers' own tuning variables would change what is compared.
 PEERS := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
-.PHONY: demo test lint bench venv tools clean
+.PHONY: demo test test-gpu-tools lint bench venv tools clean
 
 demo: $(STAMP)
 	@$(PEERS) $(BIN)/python examples/demo.py
 
 test: lint tools
 	@$(BIN)/python -m pytest -q
+
+# What takes an hour: every program's schedules in the emulator and its sanitizers, oclgrind, all planted bugs. It goes on
+# where it was stopped.
+MINUTES ?= 60
+test-gpu-tools: tools
+	@$(BIN)/python -m tests.gpu_tools --minutes $(MINUTES)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check autotune tests benchmarks examples
@@ -22,13 +28,13 @@ bench: $(STAMP)
 
 venv: $(STAMP)
 
-# An OpenCL device, a compiler for AMD GPUs and one for C++, for the tests of those languages: Debian's where that is possible.
+# An OpenCL device and a simulated one, compilers for AMD GPUs and for C++, for the tests of those languages: Debian's where that is possible.
 tools: .venv/.tools
 
 .venv/.tools: $(STAMP)
 	@{ command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
-	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null && command -v g++ >/dev/null || \
-	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19 g++; }; } >/dev/null; } || \
+	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null && command -v g++ >/dev/null && command -v oclgrind >/dev/null || \
+	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19 g++ oclgrind; }; } >/dev/null; } || \
 	  { $(BIN)/python -m pip install -q ziglang; \
 	    echo 'not root, or no apt-get: the tests that need Debian'"'"'s PoCL are skipped if it is not here' >&2; }
 	@touch $@

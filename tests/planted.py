@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from autotune.codegen import clike
 from autotune.codegen.cuda import CUDA
@@ -205,7 +205,7 @@ def emulated(bug: Bug) -> str:
             return f"launch: {error}"
         for order in ORDERS if sanitize != "thread" else ORDERS[:1]:
             try:
-                if _checker(bug.where).check(lambda inputs: run(inputs, order), cases=CASES):
+                if _checker(bug.where).check(partial(run, order=order), cases=CASES):
                     return f"results{f' under {name}' if name else ''}, {order}"
             except AutotuneError as error:
                 told = str(error).split(": ", 1)[-1]

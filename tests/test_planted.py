@@ -1,4 +1,4 @@
-"""Planted bugs: no nest with one passes the proofs, and hardly a text with one the emulator. `pytest -s` prints them."""
+"""Planted bugs: no nest with one passes the proofs, and hardly a text the emulator. `pytest -s` prints them."""
 
 from __future__ import annotations
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from .affine import Affine, affine, const, var
 from .dtypes import F32
-from .expr import Expr, Index, loads
+from .expr import Expr, Index, Load, loads
 from .expr import distinct as nodes
+from .instructions import use
 from .nest import Alloc, Block, Guard, Loop, Nest, Reduce, Store, walk
 from .points import CAP, Array, Space, TooManyPoints, clusters, count, distinct, lengths, merged
 from .program import Buffer
@@ -124,19 +125,44 @@ def conflicts(nest: Nest, shape: Shape = Shape(), joined: bool = True) -> Confli
             if isinstance(leaf, Alloc):
                 inside[leaf.buffer.name] = leaf.buffer
             elif isinstance(leaf, (Store, Reduce)):
-                found = (p for p in _places(leaf) if inside[p.buffer].scope in SCOPES)
-                rows += (_Access(leaf, path, asked, inside, place, shape, joined).row for place in found)
+                matrix = next((n for n, b in enumerate(path) if isinstance(b, Loop) and b.kind == "tensor"), None)
+                places = _places(leaf) if matrix is None else _words(path[matrix], path[:matrix], inside)
+                found = (p for p in places if inside[p.buffer].scope in SCOPES)
+                rows += (_Access(leaf, path[:matrix], asked, inside, place, shape, joined).row for place in found)
     return Conflicts(tuple(rows))
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What one leaf loads or stores; `where` >= 0 are conditions of its own."""
+    """What one leaf loads or stores; `where` >= 0 are conditions of its own; `bytes`, where they are not an element's.
+    """
 
     buffer: str
     index: tuple[Affine, ...]
     write: bool = False
     where: tuple[Affine, ...] = ()
+    bytes: int = 0
+
+
+def _words(element: Block, path: tuple[Block, ...], buffers: Mapping[str, Buffer]) -> Iterator[_Place]:
+    """What a lane loads of the operands of a matrix instruction: 32 bits at a time where elements lie side by side."""
+    assert isinstance(element, Loop)
+    found = use(element, path)
+    if isinstance(found, str):
+        return
+    for which in ("a", "b"):
+        load = (found.a if which == "a" else found.b)[0]
+        fragment = found.instruction.a if which == "a" else found.instruction.b
+        per, buffer = 32 // load.dtype.bits, buffers[load.buffer]
+        for at in range(0, fragment.elements, per):
+            indices = [found.index(which, e) for e in range(at, at + per)]
+            offsets = [flat(buffer, index) for index in indices]
+            first = offsets[0]
+            beside = first is not None and all(o == first + n for n, o in enumerate(offsets))
+            if beside:
+                yield _Place(load.buffer, indices[0], bytes=4)
+            else:
+                yield from (_Place(load.buffer, index) for index in indices)
 
 
 def _places(leaf: Store | Reduce) -> Iterator[_Place]:
@@ -183,7 +209,10 @@ class _Access:
         offset = flat(self.buffer, place.index)
         self.known, self.offset = offset is not None, offset or Affine()
         self.width, self.gone = self.buffer.dtype.bytes, dict[str, int]()
-        self._widen(joined)
+        if place.bytes:
+            self.width = place.bytes
+        else:
+            self._widen(joined)
         self.space = self._points()
         self.tied, self.free = self._factors()
 
@@ -231,8 +260,13 @@ class _Access:
         self.gone[name] = n
 
     def _vector(self, lp: Loop) -> bool:
-        """One store of 2 or 4 values of 32 bits, of operands that are whole or do not move with the lane."""
+        """One store of 2 or 4 values of 32 bits, of operands that are whole or do not move with the lane; or a copy of
+        4, 8 or 16 bytes of any type."""
         n, leaf, name = lp.constant or 0, self.leaf, lp.name
+        if isinstance(leaf, Store) and isinstance(leaf.value, Load) and n * leaf.value.dtype.bytes in (4, 8, 16):
+            held = [(self.buffers[p.buffer], p.index) for p in _places(leaf)]
+            if all(b.scope != "register" and whole(b, flat(b, index), name, n) for b, index in held):
+                return True
         if n not in (2, 4) or not isinstance(leaf, Store) or len(lp.body) != 1 or name in _indices(leaf.value):
             return False
         moving = [p for p in _places(leaf) if any(name in a.names() for a in p.index)]

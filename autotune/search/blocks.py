@@ -215,7 +215,8 @@ class TileSketch:
         ty, tx, tm, tn, depth, ahead, parts = columns.values()
         threads, size = ty * tx, self.size
         shared = (1 + ahead) * sum((self._rows(a, ty * tm, tx * tn, depth) * (self._run(a, ty * tm, tx * tn, depth)
-                                    + (vector if a.contiguous(self.k) else 0))) for a in s.loads) * size  # fmt: skip
+                                    + (vector if a.contiguous(self.k) and a.uses(self.v) else 0)))
+                                   for a in s.loads) * size  # fmt: skip
         fits = np.ones(len(ty), bool)
         for a in s.loads:
             chunks = np.maximum(1, self._run(a, ty * tm, tx * tn, depth) // vector)
@@ -287,7 +288,7 @@ class TileSketch:
             along, across = (a.dims[k], a.dims[axis]) if near else (a.dims[axis], a.dims[k])
             run, other = self._run(a, high, wide, deep), self._rows(a, high, wide, deep)
             steps += copied(cache, along, across, run, other, self.size, threads)
-            steps += [Pad(cache, max(1, LINE // self.size))] if near else []
+            steps += [Pad(cache, max(1, LINE // self.size))] if near and axis == v else []  # threads read apart rows
         steps += [Pipeline(name, f"{k}.0", True)] if point["ahead"] else []
         inside = self.epilogues if not parted else ()
         steps += [ComputeAt(e, name) for e in inside]
