@@ -99,7 +99,8 @@ class Program:
         source = self.folder / "run.cpp"
         body = _MAIN.replace("@BODY@", "\n".join(lines))
         source.write_text(f'#include "{_HEADER}"\n#line 1 "kernel"\n{text}\n#line 1 "run"\n{body}')
-        flags = ["-O1", "-g", "-w", "-fno-strict-aliasing", f"-DAT_WARP={warp}", *_poison()]  # texts move arrays as vectors
+        flags = ["-O1", "-g", "-w", f"-DAT_WARP={warp}", *_poison()]
+        flags += ["-fno-strict-aliasing"]  # texts move arrays as vectors
         if sanitize:
             flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
         words = [compiler(), "-std=c++17", *flags, str(source), "-o", str(self.folder / "run")]

@@ -1,8 +1,8 @@
-"""Bugs planted in the kernels of real programs: in the nest, where the proofs must see them, and with it in the CUDA text,
-where the emulator must, which knows none of the proofs.
+"""Bugs planted in the kernels of real programs: in the nest, where the proofs must see them, and with it in the CUDA
+text, where the emulator must, which knows none of the proofs.
 
-A bug is one of a family; families come from `tests/ir/mutate.py` and `tests/ir/test_spmd.py`, and here are those of texts
-alone.
+A bug is one of a family; families come from `tests/ir/mutate.py` and `tests/ir/test_spmd.py`, and here are those of
+texts alone.
 """
 
 from __future__ import annotations
@@ -64,14 +64,15 @@ IDLE = (
     r"norm: t. is smaller",  # of one element: an array of none is one of one
     r"(centred|column sum): one element for all .* of t\d.acc",  # each thread has one
     r"(epilogue|row|norm): barrier inside",  # of a loop that all threads are in
-    r"(product|column sum|centred|epilogue): alloc \d+ \(t\d.acc\): too small",  # along a dimension spread over threads
+    r"(product|column sum|centred|epilogue): alloc \d+ \(t\d.acc\): too small",  # where it is spread over threads
     r"(row|norm): one element for all store of t\d.acc at \(0, 0, (0, .,)? ?4, 0\)",  # one thread is left there
     r"(row|norm): statement \d+: (always|combines)",  # the last step of a tree has one term
 )  # fmt: skip
 FAMILIES = (
-    ("no barrier", "barrier missing"), ("barrier inside", "barrier divergent"), ("one element for all", "one place for all"),
-    ("shifted", "index shifted"), ("further", "index shifted"), ("is longer", "off by one"), ("is shorter", "off by one"),
-    ("ends one early", "off by one"), ("smaller", "array too small"), ("too small", "array too small"),
+    ("no barrier", "barrier missing"), ("barrier inside", "barrier divergent"), ("shifted", "index shifted"),
+    ("one element for all", "one place for all"), ("further", "index shifted"), ("is longer", "off by one"),
+    ("is shorter", "off by one"), ("ends one early", "off by one"), ("smaller", "array too small"),
+    ("too small", "array too small"),
     ("in registers", "array of another scope"), ("along", "other axis"), ("dropped", "element unwritten"),
     ("never initialises", "start of a sum"), ("always initialises", "start of a sum"), ("too late", "start of a sum"),
     ("combines", "other combiner"), ("guard", "guard"),
@@ -94,19 +95,30 @@ def nest_bugs(name: str) -> Iterator[Bug]:
             yield Bug(name, what, family(what), wrong)
 
 
+FENCE = "__syncthreads();"
+
+
+def fence(new: str) -> Callable[[str], str]:
+    """The first barrier becomes something else."""
+    return lambda text: text.replace(FENCE, new, 1)
+
+
+def _undeclared(text: str) -> str:
+    return re.sub(r"bounds__\((\d+)\)", lambda m: f"bounds__({int(m[1]) // 2})", text)
+
+
+def _unstored(text: str) -> str:
+    return re.sub(r"\n( *)(t0[_\w]*\[[^\n]*= )", r"\n\1if (threadIdx.x != 1) \2", text, count=1)
+
+
 TEXTS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "half of the threads declared": (
-        "launch bounds", lambda t: re.sub(r"bounds__\((\d+)\)", lambda m: f"bounds__({int(m[1]) // 2})", t)),
-    "a barrier for half of the threads": (
-        "barrier divergent", lambda t: t.replace("__syncthreads();", "if (threadIdx.x < blockDim.x / 2) __syncthreads();", 1)),
+    "half of the threads declared": ("launch bounds", _undeclared),
+    "a barrier for half of the threads": ("barrier divergent", fence(f"if (threadIdx.x < blockDim.x / 2) {FENCE}")),
     "a barrier in a branch of its own": (
-        "barrier divergent", lambda t: t.replace(
-            "__syncthreads();", "if (threadIdx.x % 2) {\n__syncthreads();\n} else {\n__syncthreads();\n}", 1)),
-    "the last barrier is gone": ("barrier missing", lambda t: "".join(t.rsplit("__syncthreads();", 1))),
-    "a thread ends early": (
-        "barrier divergent", lambda t: t.replace("__syncthreads();", "if (threadIdx.x == 1) return; __syncthreads();", 1)),
-    "one thread does not store": (
-        "element unwritten", lambda t: re.sub(r"\n( *)(t0[_\w]*\[[^\n]*= )", r"\n\1if (threadIdx.x != 1) \2", t, count=1)),
+        "barrier divergent", fence(f"if (threadIdx.x % 2) {{\n{FENCE}\n}} else {{\n{FENCE}\n}}")),
+    "the last barrier is gone": ("barrier missing", lambda text: "".join(text.rsplit(FENCE, 1))),
+    "a thread ends early": ("barrier divergent", fence(f"if (threadIdx.x == 1) return; {FENCE}")),
+    "one thread does not store": ("element unwritten", _unstored),
 }  # fmt: skip
 
 
@@ -117,15 +129,19 @@ def text_bugs(name: str) -> Iterator[Bug]:
     for what, (kind, change) in TEXTS.items():
         if change(text) != text:
             yield Bug(name, what, kind, None, change(text), made.entries)
-    if max(made.entries, key=lambda e: e.launch.threads).launch.threads > 1:
-        few = tuple(replace(e, launch=replace(e.launch, block=(*e.launch.block[:1], 1, 1) if e.launch.block[1] > 1 else
-                                              (max(e.launch.block[0] // 2, 1), 1, 1))) for e in made.entries)  # fmt: skip
-        yield Bug(name, "launched with too few threads", "launch bounds", None, text, few)
-    if any(e.launch.grid != (1, 1, 1) for e in made.entries):
-        less = tuple(replace(e, launch=replace(e.launch, grid=(max(e.launch.grid[0] - 1, 1), *e.launch.grid[1:])))
-                     if e.launch.grid[0] > 1 else replace(e, launch=replace(e.launch, grid=(1, 1, 1)))
-                     for e in made.entries)  # fmt: skip
-        yield Bug(name, "launched with a block too few", "launch bounds", None, text, less)
+    launches = [e.launch for e in made.entries]
+    for what, fewer in (("too few threads", [replace(n, block=_less(n.block)) for n in launches]),
+                        ("a block too few", [replace(n, grid=_less(n.grid)) for n in launches])):  # fmt: skip
+        if fewer != launches:
+            entries = tuple(replace(e, launch=n) for e, n in zip(made.entries, fewer))
+            yield Bug(name, f"launched with {what}", "launch bounds", None, text, entries)
+
+
+def _less(size: tuple[int, int, int]) -> tuple[int, int, int]:
+    """One less along an axis that has more than one."""
+    at = next((d for d in range(3) if size[d] > 1), None)
+    x, y, z = (n - (d == at) for d, n in enumerate(size))
+    return x, y, z
 
 
 def chosen(name: str, count: int) -> Iterator[Bug]:
@@ -144,7 +160,8 @@ class Row:
     run: str
 
     def __str__(self) -> str:
-        return f"{self.bug.where:12s}{self.bug.what[:62]:64s}{self.proof or 'NOT PROVED':24s}{self.run[:90] or 'NOT SEEN'}"
+        what = f"{self.bug.where:12s}{self.bug.what[:62]:64s}"
+        return f"{what}{self.proof or 'NOT PROVED':24s}{self.run[:90] or 'NOT SEEN'}"
 
 
 def table(name: str, count: int) -> Iterator[Row]:
@@ -153,7 +170,7 @@ def table(name: str, count: int) -> Iterator[Row]:
 
 
 def wrong(rows: Sequence[Row]) -> str:
-    """What is wrong with a table; "" if nothing: no nest passes the proofs, one text in twenty may pass the emulator."""
+    """What is wrong with a table; "" if nothing: no nest passes a proof, one text in twenty may the emulator."""
     passed = [str(r) for r in rows if not r.proof]
     texts = [r for r in rows if r.run != "-"]
     unseen = [str(r) for r in texts if not r.run]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -56,6 +57,13 @@ def test_code_parses(page: Path) -> None:
         ast.parse(source, str(page))
 
 
+def test_the_emulator_runs_what_its_page_shows() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    for source in blocks(ROOT / "docs" / "emulator.md", "python"):
+        exec(compile(source, "docs/emulator.md", "exec"), {})
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: str(p.relative_to(ROOT)))
 def test_named_files_exist(page: Path) -> None:
     """`ir/lower.py` and the like, in the text of a page, are files of the repository or of the package."""
@@ -81,5 +89,5 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_make_has_its_targets() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test", "lint", "bench", "venv", "clean"):
+    for target in ("demo", "test", "test-gpu-tools", "lint", "bench", "venv", "clean"):
         assert re.search(rf"^{target}:", text, re.MULTILINE), target

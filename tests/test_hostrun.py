@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -116,6 +117,23 @@ def test_planted_faults_show(name: str) -> None:
         assert any("AddressSanitizer" in text or "is" in text for text in found)
 
 
+RACES: dict[str, tuple[Callable[[str], str], str]] = {
+    "no barrier before the first use": (once("__syncthreads();", ""), "data race: line .*t0_load"),
+    "no barrier after the last use": (lambda t: "".join(t.rsplit("__syncthreads();", 1)), "data race: line .*t0_load"),
+    "two threads write one element": (once("t0[128 * i_0", "t0[0 * threadIdx.x"), "data race: line .*t0_acc"),
+    "two threads write the same to one element": (
+        once("t0_load1[8 * t0_load1_a", "t0_load1[0] = 1; t0_load1[8 * t0_load1_a"), "data race: line .*t0_load1.0. = 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_races_show_with_their_line(name: str) -> None:
+    program, nest = made("product")
+    change, told = RACES[name]
+    found = problem(program, compiled(nest, sanitize="thread", change=change), "forward")
+    assert re.search(f"ThreadSanitizer: {told}", found), found
+
+
 def test_an_unwritten_element_is_not_a_number() -> None:
     """Shared memory and results are poisoned: what was never written is seen."""
     program, nest = made("product")
@@ -130,5 +148,3 @@ def test_launches_need_every_thread() -> None:
     types = dict.fromkeys((b.name for b in nest.buffers), "float")
     run = Program(clike.source([text], CUDA), few, nest.buffers, types)
     assert problem(program, run, "forward")
-
-
