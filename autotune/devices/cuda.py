@@ -82,12 +82,13 @@ def version(number: int) -> str:
 def too_old(spec: DeviceSpec, maker: str, driver: int, error: Exception) -> DeviceError | None:
     """In our words, where the driver did not take a binary that was made for this very device."""
     text = str(error)
+    told = text.partition(": ")[0]
     if not any(word in text or f"({code})" in text for code, word in TOO_OLD.items()) and "no kernel image" not in text:
         return None
     wheel = "nvidia-cuda-nvrtc-cu12" if driver < 13000 else "nvidia-cuda-nvrtc"
     return DeviceError(
         f"the driver of {spec.name} supports CUDA {version(driver)} and did not take code for {spec.arch} from {maker} "
-        f"({text}): install a driver for that version of CUDA, or the compiler for the driver's instead of this one: "
+        f"({told}): install a driver for that version of CUDA, or the compiler for the driver's instead of this one: "
         f"pip uninstall nvidia-cuda-nvrtc; pip install '{wheel}=={version(driver)}.*'"
     )
 

@@ -119,7 +119,7 @@ def test_a_driver_that_takes_no_code(kind: str, install: Install, capsys: pytest
 def test_a_driver_without_a_gpu(kind: str, install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install(kind, "none")
     assert not [s for s in autotune.list_devices() if s.kind in ("cuda", "hip")]
-    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--device", f"{standins.KINDS[kind]}:0"]) == 3
+    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--against", "numpy", "--device", f"{standins.KINDS[kind]}:0"]) == 3
     told = capsys.readouterr().err
     assert "no GPU" in told or "device on this machine" in told
 
@@ -157,7 +157,7 @@ def test_nothing_is_here(kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     told = capsys.readouterr().err
     assert "driver is not on this machine" in told and f"pip install 'autotune-kernels[{kind}]'" in told
     monkeypatch.setattr(drivers, "loads", lambda libraries: True)
-    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--device", kind]) == 3
+    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--against", "numpy", "--device", kind]) == 3
     assert "is not installed" in capsys.readouterr().err
     assert main(["devices"]) == 0
     assert "pip install 'autotune-kernels[hip]'" in capsys.readouterr().out
