@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -36,16 +38,30 @@ def describe(kind: str, arch: str) -> DeviceSpec:
     hertz, lanes = row["ghz"] * 1e9, row["lanes"]
     peak = hertz * 2 * lanes  # one fused multiply-add a lane and cycle
     rates = (("f32", peak), ("f64", peak * row["f64"]))
-    matrix = tuple((name, rate * 1e12 / row["cores"]) for name, rate in row.get("matrix", {}).items())
     moved = tuple(("DRAM", how, row["gbytes"] * 1e9 * share, 1) for how, share in (("read", 1.0), ("write", 1.0),
                                                                                   ("copy", 0.9)))  # fmt: skip
     return DeviceSpec(
         kind, row["vendor"], row["name"], arch, cores=row["cores"], vector_bits=128, vector_registers=255,
         frequency_hz=hertz, caches=(CacheLevel("L2", row["l2"], 128, 16, row["cores"]),), peak_flops=rates,
         bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
-        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], matrix=matrix,
-        core=Core(**dict(zip(CORE, row["core"]))) if "core" in row else None,
+        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], **_held(row),
     )  # fmt: skip
+
+
+def _held(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of one multiprocessor: its matrix instructions, and what it holds."""
+    matrix = tuple((name, rate * 1e12 / row["cores"]) for name, rate in row.get("matrix", {}).items())
+    return {"matrix": matrix, "core": Core(**dict(zip(CORE, row["core"]))) if "core" in row else None}
+
+
+def _row(kind: str, arch: str) -> Mapping[str, Any]:
+    """The row of an architecture; of NVIDIA's, that of the newest one before where there is none."""
+    exact = _table().get(f"{kind}:{arch}") or _table().get(f"{kind}:{arch}a")
+    if exact or kind != "cuda":
+        return exact or {}
+    number = lambda name: int(re.sub(r"\D", "", name) or 0)
+    older = [name for name in known() if name.startswith(f"{kind}:sm_") and number(name) <= number(arch)]
+    return _table()[max(older, key=number)] if older else {}
 
 
 QUERIED = ("cores", "frequency_hz", "caches", "threads_per_block", "shared_bytes", "warp")
@@ -57,7 +73,7 @@ def present(
 ) -> DeviceSpec:  # fmt: skip
     """A device of this machine: what its driver says, and peaks for its cores and clock from the table's row of its
     arch, or a guess. `moved`: bytes a second of its memory as the driver has it."""
-    row = _table().get(f"{kind}:{arch}") or _table().get(f"{kind}:{arch}a") or {}
+    row = _row(kind, arch)
     hertz = hertz or row.get("ghz", 1.5) * 1e9
     usual = row.get("gbytes", 0) * 1e9
     # NVIDIA counts two transfers a cycle of the clock that it tells; with AMD it depends on the memory.
@@ -71,5 +87,5 @@ def present(
         peak_flops=(("f32", peak), ("f64", peak * row.get("f64", 1 / 32))),
         bandwidth=tuple(("DRAM", to, rate * share, 1) for to, share in (("read", 1.0), ("write", 1.0), ("copy", 0.9))),
         launch_seconds=row.get("launch", 6e-6), provenance=tuple(how.items()), threads_per_block=threads,
-        shared_bytes=shared, warp=warp, number=number,
+        shared_bytes=shared, warp=warp, number=number, **_held(row),
     )  # fmt: skip
