@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .chelpers import HELPERS
 from .clike import Dialect
 from .matrix import CUDA_INSTRUCTIONS
 
@@ -53,4 +54,11 @@ _COPIES = {f"at_copy_async{n}": _ASYNC.format(n=n, kind="cg" if n == 16 else "ca
 _SHUFFLE = "FN {type} at_shuffle_{name}({type} x, int ahead) {{ return __shfl_down_sync(0xffffffffu, x, ahead); }}"
 _SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name])
              for name in ("f32", "f64", "i32", "i64")}  # fmt: skip
-CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS, CUDA_INSTRUCTIONS | _COPIES | _SHUFFLES)
+_HALF = {
+    "at_from_f16": 'FN float at_from_f16(U16 h) {\n  float x;\n  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));\n'
+                   "  return x;\n}",
+    "at_as_f16": 'FN U16 at_as_f16(float x) {\n  U16 h;\n  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));\n'
+                 "  return h;\n}",
+}  # fmt: skip
+_HALVES = {name: f"#ifdef AT_HOST\n{HELPERS[name]}\n#else\n{text}\n#endif" for name, text in _HALF.items()}
+CUDA = Dialect("cuda", ".cu", "", TYPES, FUNCTIONS, ATOMS, CUDA_INSTRUCTIONS | _COPIES | _SHUFFLES | _HALVES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .chelpers import HELPERS
 from .clike import Dialect
 from .cuda import ATOMS, FUNCTIONS, TYPES
 from .matrix import HIP_INSTRUCTIONS
@@ -42,9 +43,14 @@ _SHUFFLE = """FN {type} at_shuffle_{name}({type} x, int ahead) {{
 }}"""
 _SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name], words=1 if name.endswith("32") else 2)
              for name in ("f32", "f64", "i32", "i64")}  # fmt: skip
+_HALF = {
+    "at_from_f16": "FN float at_from_f16(U16 h) { _Float16 x; __builtin_memcpy(&x, &h, 2); return (float)x; }",
+    "at_as_f16": "FN U16 at_as_f16(float x) { _Float16 y = (_Float16)x; U16 h; __builtin_memcpy(&h, &y, 2); return h; }",
+}
+_HALVES = {name: f"#ifdef AT_HOST\n{HELPERS[name]}\n#else\n{text}\n#endif" for name, text in _HALF.items()}
 HIP = Dialect(
     "hip", ".hip", PRELUDE, TYPES, FUNCTIONS | _BUILTIN,
     ATOMS | {f"block.{a}": f"AT_BLOCK({a})" for a in "xyz"} | {f"thread.{a}": f"AT_THREAD({a})" for a in "xyz"}
     | {"inf": "__builtin_inff()", "nan": '__builtin_nanf("")', "fmod": "__builtin_fmodf"},
-    HIP_INSTRUCTIONS | _SHUFFLES,
+    HIP_INSTRUCTIONS | _SHUFFLES | _HALVES,
 )  # fmt: skip

@@ -59,9 +59,10 @@ def _row(kind: str, arch: str) -> Mapping[str, Any]:
     exact = _table().get(f"{kind}:{arch}") or _table().get(f"{kind}:{arch}a")
     if exact or kind != "cuda":
         return exact or {}
-    number = lambda name: int(re.sub(r"\D", "", name) or 0)
-    older = [name for name in known() if name.startswith(f"{kind}:sm_") and number(name) <= number(arch)]
-    return _table()[max(older, key=number)] if older else {}
+    numbers = {name: int(re.sub(r"\D", "", name)) for name in known() if name.startswith(f"{kind}:sm_")}
+    mine = int(re.sub(r"\D", "", arch) or 0)
+    older = [name for name, n in numbers.items() if n <= mine]
+    return _table()[max(older, key=numbers.__getitem__)] if older else {}
 
 
 QUERIED = ("cores", "frequency_hz", "caches", "threads_per_block", "shared_bytes", "warp")
