@@ -91,11 +91,12 @@ def needed(text: str, types: Mapping[str, str], function: str, fmod: str, own: M
     known = HELPERS | _saturating(types) | dict(own)
     words = {"FN": function, "I64": types["i64"], "U64": types["u64"], "U32": types["u32"], "U16": types["u16"],
              "FMOD32": fmod}  # fmt: skip
-    wanted: dict[str, None] = {}
+    wanted, seen = dict[str, None](), set[str]()
 
     def visit(text: str) -> None:
         for name in dict.fromkeys(re.findall(r"\bat_\w+(?=\()", text)):
-            if name in known and name not in wanted:
+            if name in known and name not in seen:
+                seen.add(name)
                 visit(known[name].partition("{")[2])
                 wanted[name] = None
 

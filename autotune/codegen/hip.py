@@ -45,8 +45,9 @@ _SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name], 
              for name in ("f32", "f64", "i32", "i64")}  # fmt: skip
 _HALF = {
     "at_from_f16": "FN float at_from_f16(U16 h) { _Float16 x; __builtin_memcpy(&x, &h, 2); return (float)x; }",
-    "at_as_f16": "FN U16 at_as_f16(float x) { _Float16 y = (_Float16)x; U16 h; __builtin_memcpy(&h, &y, 2); return h; }",
-}
+    "at_as_f16": "FN U16 at_as_f16(float x) { _Float16 y = (_Float16)x; U16 h; __builtin_memcpy(&h, &y, 2); "
+                 "return h; }",
+}  # fmt: skip
 _HALVES = {name: f"#ifdef AT_HOST\n{HELPERS[name]}\n#else\n{text}\n#endif" for name, text in _HALF.items()}
 HIP = Dialect(
     "hip", ".hip", PRELUDE, TYPES, FUNCTIONS | _BUILTIN,
