@@ -31,6 +31,9 @@ def _modules() -> tuple[Any, Any]:
         status = int(driver.cuInit(0)[0])
         if status == 100:  # no device: a driver without hardware
             raise DeviceError("NVIDIA's driver finds no GPU on this machine")
+        if status == 3:  # not initialised: what a fork of a process that used the driver gets
+            raise DeviceError("NVIDIA's driver does not work in a fork of a process that used it: start processes anew "
+                              "(multiprocessing's \"spawn\")")  # fmt: skip
         if status:
             raise DeviceError(f"NVIDIA's driver cannot be started: {_word(driver, status)}; run nvidia-smi")
         from cuda import core

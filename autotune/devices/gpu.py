@@ -80,12 +80,12 @@ def present(
     # NVIDIA counts two transfers a cycle of the clock that it tells; with AMD it depends on the memory.
     sure = moved > 0 and (kind == "cuda" or not usual)
     rate = moved if sure else usual or 200e9
-    peak = hertz * 2 * row.get("lanes", 64)
+    peak = hertz * 2 * row.get("lanes", 128)
     how = dict.fromkeys(QUERIED, "queried") | {"peak_flops": "table", "bandwidth": "queried" if sure else "table"}
     return DeviceSpec(
         kind, vendor, name, arch, cores=cores, vector_bits=128, vector_registers=255, frequency_hz=hertz,
         caches=(CacheLevel("L2", l2 or row.get("l2", 1 << 22), 128, 16, cores),),
-        peak_flops=(("f32", peak), ("f64", peak * row.get("f64", 1 / 32))),
+        peak_flops=(("f32", peak), ("f64", peak * row.get("f64", 1 / 64))),
         bandwidth=tuple(("DRAM", to, rate * share, 1) for to, share in (("read", 1.0), ("write", 1.0), ("copy", 0.9))),
         launch_seconds=row.get("launch", 6e-6), provenance=tuple(how.items()), threads_per_block=threads,
         shared_bytes=shared, warp=warp, number=number, **_held(row),

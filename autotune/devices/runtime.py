@@ -8,6 +8,7 @@ alone. What one driver needs is in a module of its own, imported when a device o
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -25,6 +26,16 @@ from .spec import DeviceSpec
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 LEAST = 16  # bytes of an array on a device: none is empty
 _LOCK = threading.RLock()  # runners share memory, and a thread's calls are not to be mixed with another's
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock, and is not here to release it."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)

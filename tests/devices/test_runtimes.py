@@ -119,7 +119,8 @@ def test_a_driver_that_takes_no_code(kind: str, install: Install, capsys: pytest
 def test_a_driver_without_a_gpu(kind: str, install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install(kind, "none")
     assert not [s for s in autotune.list_devices() if s.kind in ("cuda", "hip")]
-    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--against", "numpy", "--device", f"{standins.KINDS[kind]}:0"]) == 3
+    device = f"{standins.KINDS[kind]}:0"
+    assert main(["bench", "gemm", "m=8", "n=8", "k=8", "--against", "numpy", "--device", device]) == 3
     told = capsys.readouterr().err
     assert "no GPU" in told or "device on this machine" in told
 
