@@ -19,7 +19,7 @@ from .ir.equiv import prove
 from .ir.errors import DeviceError
 from .ir.nest import Nest
 from .ir.partition import partition
-from .ir.program import TensorProgram
+from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .search.ranking import Candidate, Ranking, first_valid
 
@@ -44,8 +44,15 @@ class Made:
 
     @property
     def names(self) -> dict[str, str]:
-        """The user's name of each buffer in the text."""
-        return dict(zip((b.name for b in self.program.buffers), (b.name for b in self.original.buffers)))
+        """The user's name of each buffer in the text; what grids hand on has one of its own."""
+        named = dict(zip((b.name for b in self.program.buffers), (b.name for b in self.original.buffers)))
+        return {b.name: f"{self.symbol}.{b.name}" for b in self.handed} | named
+
+    @property
+    def handed(self) -> list[Buffer]:
+        """Arrays that one grid of the kernel hands to the next."""
+        known = {b.name for b in self.nest.buffers}
+        return [b for b in self.text.buffers if b.name not in known]
 
 
 def usual(target: str, name: str = "") -> DeviceSpec:

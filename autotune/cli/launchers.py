@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,20 @@ static unsigned draw(unsigned long long n, unsigned seed) { /* 0 .. 8 */
   unsigned long long x = (n + 1) * 6364136223846793005ull + seed * 1442695040888963407ull;
   x ^= x >> 33; x *= 0xff51afd7ed558ccdull; x ^= x >> 29;
   return (unsigned)(x % 9);
+}
+"""
+_READ = {"f16": "half_value", "bf16": "bfloat_value"}  # of 16-bit floats, which are kept as their bits
+_HALVES = """\
+static double half_value(unsigned short h) {
+  int e = h >> 10 & 31, m = h & 1023;
+  double x = e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+  if (e == 31) x = m ? NAN : INFINITY;
+  return h >> 15 ? -x : x;
+}
+static double bfloat_value(unsigned short h) {
+  union { unsigned u; float f; } v;
+  v.u = (unsigned)h << 16;
+  return v.f;
 }
 """
 _CUDA = """\
@@ -117,7 +132,8 @@ def _made_in_c(b: Buffer, seed: int) -> str:
 
 def launcher(target: str, title: str, device: str, program: TensorProgram, made: Sequence[Made]) -> str:
     """The text of launch.cpp (CUDA, HIP) or launch.c (OpenCL)."""
-    buffers = {b.name: b for b in program.buffers}
+    handed = [replace(b, name=k.names[b.name]) for k in made for b in k.handed]
+    buffers = {b.name: b for b in (*program.buffers, *handed)}
     names: dict[str, str] = {}  # a buffer's name in the program -> the pointer's name in C
     for n, b in enumerate(buffers.values()):
         names[b.name] = f"d{n}_{re.sub(r'[^A-Za-z0-9_]', '_', b.name)}"
@@ -183,16 +199,15 @@ def launcher(target: str, title: str, device: str, program: TensorProgram, made:
         copy = (f"API({prefix}Memcpy(h_{name}, {name}, {b.bytes}, {prefix}MemcpyDeviceToHost));" if cuda else
                 f"API(clEnqueueReadBuffer(queue, {name}, CL_TRUE, 0, {b.bytes}, h_{name}, 0, 0, 0));")  # fmt: skip
         rows = ", ".join(f"{{{i}, {flat[i]:.17g}, {bounds[i]:.3g}}}" for i in at if np.isfinite(flat[i]))
-        if b.dtype.is_float and b.dtype.bits == 16:
-            check += [f"  {copy}", f"  /* {output}: 16-bit results are not compared here */"]
-            continue
         check += [
             f"  {copy}",
             f"  {{ static const double want[][3] = {{{rows}}};",
             "    for (unsigned n = 0; n < sizeof want / sizeof *want; ++n)",
-            f"      wrong += !(fabs((double)h_{name}[(unsigned long long)want[n][0]] - want[n][1]) <= want[n][2]); }}",
+            f"      wrong += !(fabs({_READ.get(b.dtype.name, '(double)')}(h_{name}[(unsigned long long)want[n][0]]) - "
+            "want[n][1]) <= want[n][2]); }",
         ]
     words = {"TITLE": title, "DEVICE": device, "INCLUDES": includes, "PREFIX": prefix, "ALLOCATE": "\n".join(allocate),
              "LAUNCH": "\n".join(launch), "CHECK": "\n".join(check)}  # fmt: skip
-    text = _HEAD + (_CUDA if cuda else _OPENCL)
+    halves = {buffers[output].dtype.name for output in program.outputs} & _READ.keys()
+    text = _HEAD + (_HALVES if halves else "") + (_CUDA if cuda else _OPENCL)
     return re.sub(r"@(\w+)@", lambda found: words[found[1]], text)
