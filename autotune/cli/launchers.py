@@ -30,19 +30,20 @@ static unsigned draw(unsigned long long n, unsigned seed) { /* 0 .. 8 */
 }
 """
 _READ = {"f16": "half_value", "bf16": "bfloat_value"}  # of 16-bit floats, which are kept as their bits
-_HALVES = """\
+_HALVES = {"f16": """\
 static double half_value(unsigned short h) {
   int e = h >> 10 & 31, m = h & 1023;
   double x = e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
   if (e == 31) x = m ? NAN : INFINITY;
   return h >> 15 ? -x : x;
 }
+""", "bf16": """\
 static double bfloat_value(unsigned short h) {
   union { unsigned u; float f; } v;
   v.u = (unsigned)h << 16;
   return v.f;
 }
-"""
+"""}  # fmt: skip
 _CUDA = """\
 #define API(call) do { @PREFIX@Error_t e = (call); if (e != @PREFIX@Success) { \\
   fprintf(stderr, "%s: %s\\n", #call, @PREFIX@GetErrorString(e)); return 1; } } while (0)
@@ -209,5 +210,5 @@ def launcher(target: str, title: str, device: str, program: TensorProgram, made:
     words = {"TITLE": title, "DEVICE": device, "INCLUDES": includes, "PREFIX": prefix, "ALLOCATE": "\n".join(allocate),
              "LAUNCH": "\n".join(launch), "CHECK": "\n".join(check)}  # fmt: skip
     halves = {buffers[output].dtype.name for output in program.outputs} & _READ.keys()
-    text = _HEAD + (_HALVES if halves else "") + (_CUDA if cuda else _OPENCL)
+    text = _HEAD + "".join(map(_HALVES.__getitem__, sorted(halves))) + (_CUDA if cuda else _OPENCL)
     return re.sub(r"@(\w+)@", lambda found: words[found[1]], text)
