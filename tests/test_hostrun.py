@@ -120,7 +120,7 @@ def test_planted_faults_show(name: str) -> None:
 RACES: dict[str, tuple[Callable[[str], str], str]] = {
     "no barrier before the first use": (once("__syncthreads();", ""), "data race: line .*t0_load"),
     "no barrier after the last use": (lambda t: "".join(t.rsplit("__syncthreads();", 1)), "data race: line .*t0_load"),
-    "two threads write one element": (once("t0[128 * i_0", "t0[0 * threadIdx.x"), "data race: line .*t0_acc"),
+    "two threads write one element": (once("t0[128 * i_0", "t0[0 * threadIdx.x"), "data race: line .*= t0_acc"),
     "two threads write the same to one element": (
         once("t0_load1[8 * t0_load1_a", "t0_load1[0] = 1; t0_load1[8 * t0_load1_a"), "data race: line .*t0_load1.0. = 1"),
 }  # fmt: skip

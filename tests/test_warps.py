@@ -112,7 +112,7 @@ def test_a_lane_that_takes_no_part_gives_nothing() -> None:
 
 def test_atomic_additions() -> None:
     body = "atomicAdd(out, x[threadIdx.x]); if (threadIdx.x < 3) atomicAdd((int*)out + 1, 5);"
-    text = kernel("if (threadIdx.x < 2) out[threadIdx.x] = 0;", name="k0") + kernel(body)
+    text = kernel("if (!blockIdx.x && threadIdx.x < 2) out[threadIdx.x] = 0;", name="k0") + kernel(body)
     kernels = [("k0", ("x", "out")), ("k", ("x", "out"))]
     for sanitize in ("", "thread"):
         made = program(kernels, {"x": ("f", 64), "out": ("f", 2)}, text, 64, blocks=3, sanitize=sanitize)

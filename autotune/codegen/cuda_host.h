@@ -9,26 +9,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#ifndef __x86_64__
-#include <ucontext.h>
-#endif
+
+#include "cuda_fibers.h"
 
 #define AT_HOST 1  // texts hide here what only their own compilers take, such as assembly
 #ifndef AT_WARP
 #define AT_WARP 32
-#endif
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined __SANITIZE_ADDRESS__ || __has_feature(address_sanitizer)
-#define AT_ADDRESS 1
-#else
-#define AT_ADDRESS 0
-#endif
-#if defined __SANITIZE_THREAD__ || __has_feature(thread_sanitizer)
-#define AT_THREADS 1
-#else
-#define AT_THREADS 0
 #endif
 #define AT_BLOCK(a) ((int)blockIdx.a)
 #define AT_THREAD(a) ((int)threadIdx.a)
@@ -44,9 +30,6 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define warpSize AT_WARP
-// What threads do to the scheduler's memory is none of the kernel's accesses: ThreadSanitizer must not see it.
-#define AT_UNSEEN __attribute__((no_sanitize("thread"), noinline)) static
-
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) int2 { int x, y; };
@@ -70,45 +53,9 @@ template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
 
 extern "C" char __start_at_shared[] __attribute__((weak));
 extern "C" char __stop_at_shared[] __attribute__((weak));
-extern "C" void *__tsan_get_current_fiber();
-extern "C" void *__tsan_create_fiber(unsigned flags);
-extern "C" void __tsan_switch_to_fiber(void *fiber, unsigned flags);
-extern "C" void __tsan_acquire(void *address);
-extern "C" void __tsan_release(void *address);
-
 namespace at_host {
 using Mask = unsigned long long;  // lanes of a warp
 struct Place { unsigned x, y, z; };
-constexpr size_t STACK = 1 << 18, PAGE = 1 << 12;
-
-// A context is what a fiber goes on with. POSIX's own switch asks the kernel for its signal mask each time: this one is
-// ten times as fast. It keeps what the System V ABI lets a function expect.
-#ifdef __x86_64__
-struct Context { void *top; };
-asm(R"(.text
-at_host_switch:
-  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
-  mov %rsp, (%rdi)
-  mov (%rsi), %rsp
-  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
-  ret
-)");
-extern "C" void at_host_switch(Context *from, const Context *to);
-static inline void fresh(Context &c, char *stack, void (*start)()) {
-  void **top = (void **)(stack + STACK) - 8;  // six registers, where to start, and nowhere to return to
-  memset(top, 0, 64);
-  top[6] = (void *)start;
-  c.top = top;
-}
-#else
-using Context = ucontext_t;
-static inline void at_host_switch(Context *from, const Context *to) { swapcontext(from, to); }
-static inline void fresh(Context &c, char *stack, void (*start)()) {
-  getcontext(&c);
-  c.uc_stack.ss_sp = stack, c.uc_stack.ss_size = STACK, c.uc_link = nullptr;
-  makecontext(&c, start, 0);
-}
-#endif
 
 struct Fiber;
 using Act = void (*)(Fiber *warp, Mask group);  // what a warp operation does once its lanes have met
@@ -126,29 +73,16 @@ struct Fiber {
   Copy *copies;           // begun and not waited for
   unsigned begun, room;
   void *seen;             // the fiber as ThreadSanitizer knows it
+  char meets, warp_meets; // what it orders them by, of the first of a block and of a warp
 };
 static Place block, grid, threads;
-static Fiber *running, *fibers;
+static Fiber *running, *all, *fibers;  // of all, those of the block that runs
 static unsigned *turns, made;
 static Context scheduler;
 static void (*body)(const void *);
 static const void *kernel;
 static void *seen_scheduler;
-static char block_begins, block_ends, block_meets, warp_meets[1024 / AT_WARP + 1];
-
-#if AT_THREADS  // 1: a switch by itself orders nothing
-static inline void seen_as(void *fiber) { __tsan_switch_to_fiber(fiber, 1); }
-static inline void release(char *where) { __tsan_release(where); }
-static inline void acquire(char *where) { __tsan_acquire(where); }
-static inline void *seen_new() { return __tsan_create_fiber(0); }
-static inline void *seen_now() { return __tsan_get_current_fiber(); }
-#else
-static inline void seen_as(void *) {}
-static inline void release(char *) {}
-static inline void acquire(char *) {}
-static inline void *seen_new() { return nullptr; }
-static inline void *seen_now() { return nullptr; }
-#endif
+static char block_begins, block_ends, fenced;
 
 AT_UNSEEN Place here() { return running->thread; }
 
@@ -194,7 +128,7 @@ AT_UNSEEN bool met(Fiber *warp, unsigned lanes) {
       group |= Mask(1) << m;
     }
     if (!all) continue;
-    order(warp, group, lanes, &warp_meets[f.number / AT_WARP]);
+    order(warp, group, lanes, &warp[0].warp_meets);
     f.act(warp, group);
     for (unsigned m = 0; m < lanes; ++m)
       if (group >> m & 1) warp[m].ready = true;
@@ -268,27 +202,39 @@ AT_UNSEEN void run_block(unsigned count, int how) {
     if (some || ended == count) continue;
     for (unsigned n = 0; n < count; ++n) all &= !fibers[n].done && !fibers[n].act && fibers[n].line == fibers[0].line;
     if (!all) stuck(count, ended);
-    order(fibers, ~Mask(0), count, &block_meets);
+    order(fibers, ~Mask(0), count, &fibers[0].meets);
     for (unsigned n = 0; n < count; ++n) fibers[n].ready = true;
   }
   for (unsigned n = 0; n < count; ++n) seen_as(fibers[n].seen), release(&block_ends);
   seen_as(seen_scheduler);
-  acquire(&block_ends);
 }
 
+// How many blocks are strangers to each other: their threads are others, and nothing orders them. An odd number, so that
+// neighbours in a grid of even sizes are among them.
+static inline unsigned strangers(unsigned count, unsigned total, bool apart) {
+  unsigned sets = count > 512 ? 2 : count > 64 ? 3 : 256 / count | 1;
+  return apart ? min(sets, total) : 1;
+}
+
+// `how`: the order; and 4 for blocks that nothing orders: ThreadSanitizer then sees what they do to each other, but nothing
+// of shared memory, which they have one after another.
 template <class Kernel> AT_UNSEEN void launch(Place blocks, Place size, int how, const Kernel &call) {
   unsigned count = size.x * size.y * size.z, total = blocks.x * blocks.y * blocks.z;
+  bool apart = how >= 4;
+  unsigned sets = strangers(count, total, apart), wanted = sets * count;
+  how %= 4;
+  if (apart && __start_at_shared) unwatched(__start_at_shared, __stop_at_shared - __start_at_shared);
   grid = blocks, threads = size, kernel = &call, seen_scheduler = seen_now();
   body = [](const void *self) { (*(const Kernel *)self)(); };
-  if (made < count) {
-    fibers = (Fiber *)realloc(fibers, count * sizeof(Fiber));
-    turns = (unsigned *)realloc(turns, count * sizeof(unsigned));
-    for (; made < count; ++made) {  // a page below each stack cannot be touched
+  if (made < wanted) {
+    all = (Fiber *)realloc(all, wanted * sizeof(Fiber));
+    turns = (unsigned *)realloc(turns, wanted * sizeof(unsigned));
+    for (; made < wanted; ++made) {  // a page below each stack cannot be touched
       void *stack = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (stack == MAP_FAILED || mprotect(stack, PAGE, PROT_NONE)) perror("no memory for a thread"), _exit(2);
-      memset(&fibers[made], 0, sizeof(Fiber));
-      fibers[made].stack = (char *)stack + PAGE;
-      fibers[made].seen = seen_new();
+      memset(&all[made], 0, sizeof(Fiber));
+      all[made].stack = (char *)stack + PAGE;
+      all[made].seen = seen_new();
     }
   }
   unsigned *row = (unsigned *)malloc(total * sizeof(unsigned));
@@ -296,8 +242,11 @@ template <class Kernel> AT_UNSEEN void launch(Place blocks, Place size, int how,
   for (unsigned n = 0; n < total; ++n) {
     unsigned b = turn(row, n, total, how);
     block = {b % blocks.x, b / blocks.x % blocks.y, b / blocks.x / blocks.y};
+    fibers = all + b % sets * count;
     run_block(count, how);
+    if (!apart) acquire(&block_ends);
   }
+  acquire(&block_ends);
   free(row);
 }
 AT_UNSEEN Place here_block() { return block; }

@@ -3,7 +3,11 @@
 // give as assembly; element places are those of the vendors' documents: NVIDIA, PTX ISA, "Matrix fragments for mma";
 // AMD, the CDNA and RDNA instruction sets.
 
-static inline void __threadfence() {}
+// What blocks tell each other by atomic operations comes after a fence of one and before a fence of the other.
+static inline void __threadfence() {
+  at_host::acquire(&at_host::fenced);
+  at_host::release(&at_host::fenced);
+}
 static inline void __threadfence_block() {}
 template <class T> static inline T __ldg(const T *from) { return *from; }
 
