@@ -34,7 +34,7 @@ def inline(
     """
     graph = _Graph(inputs, computes, outputs)
     cost = graph.costs()
-    graph.sweep(lambda c, sites: any(graph.repeats(site, cost[c.name]) for site in sites))
+    graph.sweep(lambda c, sites: any(graph.repeats(c.name, site, cost[c.name]) for site in sites))
     cost, before = graph.costs(), set(graph.roots)
     graph.sweep(lambda c, sites: len(sites) > 1 and cost[c.name] > 1)
     for name in [c.name for c in graph.order if c.name in graph.roots - before]:
@@ -89,11 +89,12 @@ class _Graph:
                     at = tuple(simplify(i.substitute(values), self.extents[root]) for i in ld.index)
                     sites[ld.buffer].add((root, at))
 
-    def repeats(self, site: Site, cost: int) -> bool:
+    def repeats(self, name: str, site: Site, cost: int) -> bool:
         """Evaluating the value at this site would repeat it, and that is not worth it."""
         root, index = self.nodes[site[0]], site[1]
         names = frozenset[str]().union(*(i.names() for i in index))
-        if all(a.name in names or a.extent <= 1 for a in root.all_axes):
+        # A broadcast; or windows that overlap: more points than there are elements.
+        if all(a.name in names or a.extent <= 1 for a in root.all_axes) and root.points <= self.nodes[name].points:
             return False
         return cost > (0 if any(a.name in names for a in root.reduce_axes) else 1)
 
