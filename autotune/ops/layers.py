@@ -255,8 +255,8 @@ def attention(
         q = q.reshape((b, kv_heads, group * rows, d))
     scores = (q @ k.swapaxes(2, 3)) * (d**-0.5 if scale is None else scale)
     seen = None
-    if causal:
-        last = _np.arange(rows, like=q) + (keys - rows)
+    if causal and rows > 1:
+        last = _np.arange(keys - rows, keys, like=q)
         seen = _np.arange(keys, like=q) <= (_np.tile(last, group) if group > 1 else last)[:, None]
     if mask is not None:
         try:
