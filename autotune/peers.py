@@ -114,13 +114,75 @@ def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -
         return partial(o.copy_, x[0].permute(*integers("perm", list(range(x[0].ndim))[::-1])))
     if op == "cast":
         return partial(o.copy_, x[0])
+    if op == "reduce" and p.get("op") in ("argmax", "argmin"):
+        return partial(getattr(torch, p["op"]), x[0], *integers("axes", []))
     if op == "reduce" and (kind := p.get("op", "sum")) != "prod":
         function = getattr(torch, {"max": "amax", "min": "amin"}.get(kind, kind))
         more = {"correction": 0} if kind in ("var", "std") else {"out": o}
         return partial(function, x[0], integers("axes", list(range(x[0].ndim))), **more)
     if op == "elementwise":
         return _torch_chain(str(p["expr"]), x, o)
+    return _torch_layer(op, p, x, o)
+
+
+def _torch_layer(op: str, given: Mapping[str, Any], x: Sequence[Any], out: Any) -> Call:
+    """Layers, and what places elements; indices that torch would refuse are made valid beforehand."""
+    import torch
+
+    from .ops import OPS
+
+    f, p = torch.nn.functional, OPS[op].bind(given)
+    match op:
+        case "conv2d":
+            options = {"stride": p["stride"], "padding": p["pad"], "dilation": p["dilation"], "groups": p["groups"]}
+            if p["layout"] == "nchw":
+                return partial(f.conv2d, *x, **options)
+            image, kernels = x[0].permute(0, 3, 1, 2), x[1].permute(3, 2, 0, 1).contiguous()
+            return lambda: f.conv2d(image, kernels, *x[2:], **options).permute(0, 2, 3, 1)
+        case "conv_transpose2d":
+            more = p["stride"], p["pad"], p["output_pad"], p["groups"], p["dilation"]
+            return partial(f.conv_transpose2d, x[0], x[1], None, *more)
+        case "pool2d":
+            pool, size = f.max_pool2d if p["op"] == "max" else f.avg_pool2d, (p["kh"], p["kw"])
+            if p["layout"] == "nchw":
+                return partial(pool, x[0], size, p["stride"] or size, p["pad"])
+            image = x[0].permute(0, 3, 1, 2)
+            return lambda: pool(image, size, p["stride"] or size, p["pad"]).permute(0, 2, 3, 1)
+        case "group_norm":
+            return partial(f.group_norm, x[0], p["groups"], x[1], x[2])
+        case "batch_norm":
+            return partial(f.batch_norm, x[0], x[3], x[4], x[1], x[2])
+        case "attention" if not p["causal"] or p["q"] <= p["kv"]:
+            grouped = p["kv_heads"] not in (None, p["heads"])
+            if not p["causal"] or p["q"] in (1, p["kv"]):
+                causal = p["causal"] and p["q"] > 1
+                return partial(f.scaled_dot_product_attention, *x, is_causal=causal, enable_gqa=grouped)
+            seen = torch.ones(p["q"], p["kv"], dtype=torch.bool).tril(p["kv"] - p["q"])
+            return partial(f.scaled_dot_product_attention, *x, seen, enable_gqa=grouped)
+        case "rope":
+            return lambda: _torch_rope(x[0], x[1], x[2], p["interleaved"])
+        case "swiglu":
+            return lambda: f.silu(x[0]) * x[1]
+        case "cross_entropy":
+            targets = torch.where((x[1] >= 0) & (x[1] < p["n"]), x[1], -100)
+            return partial(f.cross_entropy, x[0], targets)
+        case "concat":
+            return partial(torch.cat, list(x), p["axis"], out=out)
+        case "gather":
+            return partial(torch.index_select, x[0], p["axis"], x[1].clamp(0, x[0].shape[p["axis"]] - 1), out=out)
+        case "pad" if p["mode"] == "constant":
+            return partial(f.pad, x[0], [p["width"]] * 2 * x[0].ndim)
+        case "cumsum":
+            return partial(torch.cumsum, x[0], p["axis"], out=out)
     raise TypeError(f"no counterpart of {op}")
+
+
+def _torch_rope(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
+    import torch
+
+    a, b = (x[..., ::2], x[..., 1::2]) if interleaved else x.chunk(2, -1)
+    turned = a * cos - b * sin, b * cos + a * sin
+    return torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)
 
 
 def _torch_chain(expr: str, x: Sequence[Any], out: Any) -> Call:
