@@ -62,6 +62,9 @@ class _Graph:
         self.roots |= {source.buffer for c in self.order for source, *_ in gathers(c.body)} & self.nodes.keys()
         self.ops = {c.name: [n.name for n in walk(c.body) if isinstance(n, Op)] for c in self.order}
         self.price = {name: sum(_PRICES.get(n, 1) for n in ops) for name, ops in self.ops.items()}
+        for c in self.order:  # backwards: a vector of it is a gather, and a contraction cannot pack it
+            back = any(k < 0 for ld in loads(c.body) for i in ld.index for _, k in i.terms)
+            self.price[c.name] += back
         positions: dict[str, int] = {}  # what compares and adds positions only costs less than reading an array of it
         for c in self.order:
             sources = [positions.get(ld.buffer, POSITIONS) for ld in loads(c.body)]

@@ -159,6 +159,12 @@ def test_what_overlapping_windows_share_is_computed_once() -> None:
     assert made(lambda x: np.concatenate([x[:, :6] * x[:, 6:] + 1, np.exp(x[:, ::2])], 1)) == 1
 
 
+def test_what_a_contraction_reads_backwards_is_turned_first() -> None:
+    x, w = spec("f32", (8, 8)), spec("f32", (8, 8))
+    assert len(trace(lambda x, w: x[:, ::-1] @ w, (x, w)).program.computes) == 2
+    assert len(trace(lambda x, w: (x[:, ::-1] + w).sum(0), (x, w)).program.computes) == 1
+
+
 def test_positions_are_compared_and_never_stored() -> None:
     def masked(x: Any) -> Any:
         row, column = np.arange(4, like=x)[:, None], np.arange(12, like=x)
