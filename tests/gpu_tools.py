@@ -13,7 +13,7 @@ import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,26 +30,30 @@ from .kernels import PROGRAMS, named
 ROOT = Path(__file__).parent.parent
 NOTES = ROOT / ".gpu-tools"
 SCHEDULES, AT_ONCE = 30, 10
+SMALL = (5, 9, 6)  # under ThreadSanitizer a barrier costs the square of the threads that meet there
 Case = tuple[str, Callable[[], str]]  # a name, and what gives what is wrong: "" if nothing
 
 
 def cases() -> Iterator[Case]:
     for name in PROGRAMS:
         for dialect, target in ((CUDA, "cuda:sm_80"), (HIP, "hip:gfx942")):
-            yield f"schedules, {dialect.name}: {name}", partial(schedules, name, dialect, target)
+            yield f"schedules, {dialect.name}: {name}", partial(schedules, name, dialect, target, SIZES, ("", "address"))
+            yield f"races, {dialect.name}: {name}", partial(schedules, name, dialect, target, SMALL, ("thread",))
     for name in PROGRAMS:
         yield f"oclgrind: {name}", partial(simulated, name)
     for name in planted.ALL:
         yield f"planted: {name}", partial(bugs, name)
 
 
-def schedules(name: str, dialect: Dialect, target: str) -> str:
+def schedules(
+    name: str, dialect: Dialect, target: str, sizes: tuple[int, int, int], sanitizers: Sequence[str],
+) -> str:  # fmt: skip
     spec = device(target)
-    for program in named(name, SIZES):
+    for program in named(name, sizes):
         found = list(legal(program, spec, SCHEDULES))
         for start in range(0, len(found), AT_ONCE):
             some = found[start : start + AT_ONCE]
-            for sanitize in SANITIZERS:
+            for sanitize in sanitizers:
                 run = Together(program, [nest for _, nest in some], dialect, sanitize, spec.warp)
                 for order in ORDERS if sanitize != "thread" else ORDERS[:1]:
                     for (point, _), text in zip(some, run.problems(order)):
@@ -62,7 +66,7 @@ def simulated(name: str) -> str:
     if missing := oclgrind.missing():
         return missing
     spec = device("opencl:generic")
-    jobs = [oclgrind.Job(program, nest) for program in named(name, (6, 10, 7))
+    jobs = [oclgrind.Job(program, nest) for program in named(name, SMALL)
             for _, nest in legal(program, spec, 6)]  # fmt: skip
     return oclgrind.run(jobs)
 
