@@ -37,8 +37,8 @@ Case = tuple[str, Callable[[], str]]  # a name, and what gives what is wrong: ""
 def cases() -> Iterator[Case]:
     for name in PROGRAMS:
         for dialect, target in ((CUDA, "cuda:sm_80"), (HIP, "hip:gfx942")):
-            yield f"schedules, {dialect.name}: {name}", partial(schedules, name, dialect, target, SIZES, ("", "address"))
-            yield f"races, {dialect.name}: {name}", partial(schedules, name, dialect, target, SMALL, ("thread",))
+            for what, sizes, sanitizers in (("schedules", SIZES, ("", "address")), ("races", SMALL, ("thread",))):
+                yield f"{what}, {dialect.name}: {name}", partial(schedules, name, dialect, target, sizes, sanitizers)
     for name in PROGRAMS:
         yield f"oclgrind: {name}", partial(simulated, name)
     for name in planted.ALL:
