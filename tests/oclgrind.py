@@ -1,8 +1,8 @@
 """OpenCL texts run by oclgrind: it simulates a device, and sees races, accesses out of bounds and unwritten values.
 
 A process of its own (`python -m tests.oclgrind FOLDER`), for the OpenCL loader is told of the simulator by its
-environment. Texts are not optimised: the simulator has no `freeze`, which LLVM's passes leave behind. Its exit status is
-0 whatever it finds: what it found is in its log.
+environment. Texts are not optimised: the simulator has no `freeze`, which LLVM's passes leave behind. Its exit status
+is 0 whatever it finds: what it found is in its log.
 """
 
 from __future__ import annotations

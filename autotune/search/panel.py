@@ -273,6 +273,12 @@ def _depths(k: int, unit: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(-(-k // -(-k // size) // unit) * unit for size in (192, 256, 384, 512) if size < k))
 
 
+def _wasteful(stage: Stage, v: str, lanes: int) -> bool:
+    """Are vectors along this axis far from full, or loaded from every second element?"""
+    n = stage.extents[v]
+    return -(-n // lanes) * lanes > 1.1 * n or any(a.strides.get(v, 1) != 1 for a in stage.loads)
+
+
 def panel_sketches(
     facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int
 ) -> list[PanelSketch]:
@@ -280,6 +286,10 @@ def panel_sketches(
     contiguous."""
     candidates = [a for a in stage.axes if stage.store.contiguous(a)]
     candidates = candidates or [a for a in stage.axes if any(ld.contiguous(a) for ld in stage.loads)]
+    lanes = spec.lanes(stage.widest)
+    if all(_wasteful(stage, v, lanes) for v in candidates):
+        # Results are written apart then, once each; vectors are full and operands packed for them.
+        candidates += [a for a in stage.axes if a not in candidates and stage.extents[a] >= lanes]
     found = []
     for v in candidates:
         if not stage.loads or not any(ld.uses(v) for ld in stage.loads):

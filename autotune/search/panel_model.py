@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
+SCATTER_CYCLES = 1.5  # to write one lane by itself
 WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
 TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
@@ -80,7 +81,8 @@ def price(sketch: PanelSketch, columns: Columns) -> tuple[Column, dict[str, Colu
     mach, s = Machine(sketch.spec, sketch.threads, sketch.stage.widest), _shape(sketch, columns)
     compute = s.depth * _cycles(sketch, mach, s) * _conflicts(mach, s) * s.batch * mach.cycle
     tiles = np.ceil(s.m / s.mr) * np.ceil(s.n / s.nr) * s.passes
-    tile = tiles * (WRITE_CYCLES * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
+    apart = 0.0 if sketch.stage.store.contiguous(sketch.v) else SCATTER_CYCLES * s.lanes
+    tile = tiles * ((WRITE_CYCLES + apart) * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
     pack = _copies(s) * 16 / max(sketch.spec.lanes(sketch.stage.widest), 1) * s.batch * mach.cycle
     epilogue = 0.0 * s.mr
     if sketch.epilogues:
