@@ -21,7 +21,6 @@ from .machine import Machine
 from .rows import RowsSketch
 from .sketch import Column, Point, Priced, grid, select, vectorized
 
-
 BLOCKS = (8, 16, 32, 64)
 
 
