@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from .ir.affine import Affine, Atom, FloorDiv, const, var
 from .ir.expr import HEAVY, Expr, Index, Load, Op, loads, substitute, walk
-from .ir.program import Buffer, Compute, TensorProgram
+from .ir.program import Axis, Buffer, Compute, TensorProgram
 
 MAX_OPS = 96  # operations of one body, each shared sub-expression once
 MAX_TREE = 1024  # nodes of one body written out as a tree
+POSITIONS = 5  # price from which arithmetic on positions alone counts
 _PRICES = {"cast": 0, "div": 4, "mod": 4, "sqrt": 4, "recip": 4} | dict.fromkeys(HEAVY, 8)
 
 Site = tuple[str, tuple[Affine, ...]]  # a Compute that will exist, and at which index of its axes it needs a value
@@ -60,6 +61,11 @@ class _Graph:
         self.roots = set(outputs) | {c.name for c in self.order if c.combiner}
         self.ops = {c.name: [n.name for n in walk(c.body) if isinstance(n, Op)] for c in self.order}
         self.price = {name: sum(_PRICES.get(n, 1) for n in ops) for name, ops in self.ops.items()}
+        positions: dict[str, int] = {}  # what compares and adds positions only costs less than reading an array of it
+        for c in self.order:
+            sources = [positions.get(ld.buffer, POSITIONS) for ld in loads(c.body)]
+            if (whole := self.price[c.name] + sum(sources)) < POSITIONS and not c.combiner:
+                positions[c.name], self.price[c.name] = whole, 0
         self.extents = {c.name: {a.name: a.extent for a in c.all_axes} for c in self.order}
         self.shapes = {b.name: b.shape for b in inputs} | {c.name: c.shape for c in self.order}
 
@@ -93,7 +99,9 @@ class _Graph:
         """Evaluating the value at this site would repeat it, and that is not worth it."""
         root, index = self.nodes[site[0]], site[1]
         names = frozenset[str]().union(*(i.names() for i in index))
-        if all(a.name in names or a.extent <= 1 for a in root.all_axes):
+        extents = self.extents[site[0]]
+        seen = all(a.name in names or a.extent <= 1 for a in root.all_axes)
+        if seen and not any(_overlap(i, extents) for i in index):
             return False
         return cost > (0 if any(a.name in names for a in root.reduce_axes) else 1)
 
@@ -157,11 +165,7 @@ class _Graph:
                     made = self.nodes[name]
                     done[key] = expand(made.body, {a.name: i for a, i in zip(made.axes, index)})
                     return done[key]
-                if len(index) == len(
-                    c.axes
-                ):  # index 0 along an extent of one is the axis: an identity read shows as one
-                    unit = [e == 1 == a.extent for e, a in zip(self.shapes[name], c.axes)]
-                    index = tuple(var(a.name) if u and i.is_const else i for u, a, i in zip(unit, c.axes, index))
+                index = _along_units(index, self.shapes[name], c.axes)
                 done[key] = Load(name, index, node.dtype)
             return done[key]
 
@@ -247,6 +251,30 @@ def _simple_atom(atom: Atom, extents: Mapping[str, int]) -> Affine:
                 return simplify(big // (d // g), extents)
             return simplify(big % (d // g), extents) * g + rest
     return arg // d if isinstance(atom, FloorDiv) else arg % d
+
+
+def _overlap(index: Affine, extents: Mapping[str, int]) -> bool:
+    """Different values of the names may meet at one place: windows whose step is less than their size."""
+    reach = 0
+    for c, name in sorted((abs(c), atom) for atom, c in index.terms if isinstance(atom, str) and extents[atom] > 1):
+        if c <= reach:
+            return True
+        reach += c * (extents[name] - 1)
+    return False
+
+
+def _along_units(index: tuple[Affine, ...], shape: Sequence[int], axes: Sequence[Axis]) -> tuple[Affine, ...]:
+    """The same place: index 0 along an extent of one is the axis of extent one there, so that an identity shows."""
+    position = {a.name: n for n, a in enumerate(axes)}
+    at = [position.get(i.single() or "") for i in index]
+    out, last = list(index), -1
+    for d, (i, extent) in enumerate(zip(index, shape)):
+        if (here := at[d]) is None and extent == 1 and i.is_const:
+            behind = min((p for p in at[d + 1 :] if p is not None and p > last), default=len(axes))
+            here = next((n for n in range(last + 1, behind) if axes[n].extent == 1), None)
+            out[d] = i if here is None else var(axes[here].name)
+        last = last if here is None else max(last, here)
+    return tuple(out)
 
 
 def _range(value: Affine, extents: Mapping[str, int]) -> tuple[int, int]:

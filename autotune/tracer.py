@@ -320,8 +320,6 @@ class Recorder:
     def _seen(self, what: str, value: Tracer, ghost: np.ndarray, seen: np.ndarray) -> Tracer:
         if seen.shape == value.shape and seen.strides == ghost.strides:
             return value
-        if any(s < 0 and e > 1 for s, e in zip(seen.strides, seen.shape)):
-            fail(f"{what}: negative steps are not supported; reverse the array outside")
         extents = {f"a{i}": e for i, e in enumerate(seen.shape)}
         flat = const(seen.__array_interface__["data"][0] - ghost.__array_interface__["data"][0])
         for name, extent, stride in zip(extents, seen.shape, seen.strides):
@@ -456,7 +454,8 @@ class Tracer:
     sum, prod, max, min, any, all = map(_method, (np.sum, np.prod, np.max, np.min, np.any, np.all))
     mean, var, std, clip, round, dot = map(_method, (np.mean, np.var, np.std, np.clip, np.round, np.dot))
     swapaxes, squeeze, diagonal, ravel = map(_method, (np.swapaxes, np.squeeze, np.diagonal, np.ravel))
-    flatten, copy = map(_method, (np.ravel, np.copy))
+    flatten, copy, repeat = map(_method, (np.ravel, np.copy, np.repeat))
+    argmax, argmin, cumsum, cumprod = map(_method, (np.argmax, np.argmin, np.cumsum, np.cumprod))
 
     __add__, __radd__ = _operator(np.add)
     __sub__, __rsub__ = _operator(np.subtract)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.lib.stride_tricks import sliding_window_view
 
-from . import mathfn
+from . import mathfn, tracing_joins
 from .ir.affine import const, var
-from .ir.dtypes import BOOL, I8, I64, DType
-from .ir.expr import Const, Expr, Index, Load, op
+from .ir.dtypes import BOOL, I8, DType
+from .ir.expr import Const, Expr, op
 from .tracer import Recorder, Tracer, convert, fail
 
 # ---- ufuncs ---------------------------------------------------------------------------------------------------------
@@ -120,6 +120,9 @@ def call_ufunc(rec: Recorder, ufunc: np.ufunc, method: str, inputs: Sequence[Any
     name = ufunc.__name__
     if method == "reduce" and name in _FOLDS:
         return _fold(name, rec, *inputs, **{"axis": 0, **options} if len(inputs) == 1 else options)
+    if method == "accumulate" and name in _FOLDS and not _FOLDS[name][3]:
+        combiner = _FOLDS[name][1]
+        return tracing_joins.accumulate(rec, ufunc, combiner, *inputs, **options)
     if method == "outer" and not options:
         a, b = map(rec.array, inputs)
         return ufunc(a.reshape(a.shape + (1,) * b.ndim), b)
@@ -328,7 +331,7 @@ def variance(
     return rec.cast(total / float(max((x.size // total.size if total.size else 0) - ddof, 0)), type)
 
 
-# ---- selection, creation, joining, views ----------------------------------------------------------------------------
+# ---- selection, creation, views -------------------------------------------------------------------------------------
 
 
 def where(rec: Recorder, condition: Any, x: Any = None, y: Any = None) -> Tracer:
@@ -363,28 +366,6 @@ def round_(rec: Recorder, a: Any, decimals: int = 0, out: Any = None) -> Any:
     return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
 
-def stack(rec: Recorder, arrays: Sequence[Any], axis: int = 0) -> Tracer:
-    parts = [rec.array(a) for a in arrays]
-    if len({p.shape for p in parts}) != 1:
-        shapes = ", ".join(str(p.shape) for p in parts)
-        fail(f"np.stack or np.concatenate of shapes {shapes}: only equal shapes can be traced")
-    type = rec.dtype(np.result_type(*(p.dtype for p in parts)))
-    (at,) = normalize_axis_tuple(axis, parts[0].ndim + 1)
-    shape = (*parts[0].shape[:at], len(parts), *parts[0].shape[at:])
-    names = [var(f"a{i}") for i in range(len(shape))]
-    chosen = Index(names.pop(at))
-    *first, body = (convert(Load(p.name, tuple(names), p.type), type.compute) for p in parts)
-    for i, value in reversed(list(enumerate(first))):
-        body = op("where", op("eq", chosen, Const(i, I64)), value, body)
-    return rec.define(shape, convert(body, type))
-
-
-def concatenate(rec: Recorder, arrays: Sequence[Any], axis: int = 0) -> Any:
-    at = axis % np.ndim(arrays[0])
-    joined = stack(rec, arrays, at)
-    return joined.reshape((*joined.shape[:at], joined.shape[at] * joined.shape[at + 1], *joined.shape[at + 2 :]))
-
-
 def reshape(rec: Recorder, a: Any, shape: Any, order: str = "C") -> Any:
     if order != "C":
         fail('an order other than "C"; transpose before and after it')
@@ -408,7 +389,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.dot: dot, np.inner: partial(dot, last=True), np.tensordot: tensordot, np.einsum: einsum,
     np.outer: lambda rec, a, b: np.multiply.outer(*(rec.array(x).ravel() for x in (a, b))),
     np.vdot: lambda rec, a, b: dot(rec, *(rec.array(x).ravel() for x in (a, b))),
-    np.where: where, np.clip: clip, np.round: round_, np.around: round_, np.stack: stack, np.concatenate: concatenate,
+    np.where: where, np.clip: clip, np.round: round_, np.around: round_, **tracing_joins.FUNCTIONS,
     np.full_like: full_like,
     np.zeros_like: lambda rec, a, dtype=None: full_like(rec, a, 0, dtype),
     np.ones_like: lambda rec, a, dtype=None: full_like(rec, a, 1, dtype),
