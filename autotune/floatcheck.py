@@ -344,6 +344,8 @@ class _Evaluation:
                 return _apply(node, [self.expr(a) for a in node.args])
             case Load():
                 source, part = self.known[node.buffer], self.rows.get(node.buffer)
+                if not source.v.size:  # nothing is read of it: the domain is empty, too, or the branch is not taken
+                    return Value(_EXACT.encode(np.zeros(ones, node.dtype.numpy), node.dtype))
                 index = [np.asarray(a.evaluate(env)) for a in node.index]
                 if part is not None:  # readers of these rows only: from coordinates to positions
                     index[part[0]] = np.searchsorted(part[1], index[part[0]])

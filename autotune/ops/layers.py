@@ -270,12 +270,13 @@ def attention(
     if seen is not None:
         scores = np.where(seen, scores, -np.inf)
     high = scores.max(axis=-1, keepdims=True)
-    if mask is not None or (causal and rows > keys):
-        high = np.where(high == -np.inf, 0.0, high).astype(scores.dtype)
+    blind = high == -np.inf if mask is not None or (causal and rows > keys) else None  # queries that see no key
+    if blind is not None:
+        high = np.where(blind, 0.0, high).astype(scores.dtype)
     weights = np.exp(scores - high)
     total = weights.sum(axis=-1, keepdims=True)
-    if mask is not None or (causal and rows > keys):
-        total = np.where(total == 0, 1.0, total).astype(scores.dtype)
+    if blind is not None:
+        total = np.where(blind, 1.0, total).astype(scores.dtype)
     return ((weights @ v) / total).reshape((b, heads, rows, dv))
 
 
