@@ -331,28 +331,40 @@ class _Evaluation:
 
     def expr(self, node: Expr) -> Value:
         """The value over the present points: dimensions that the node does not depend on have size 1."""
-        rank = len(self.order)
-        ones = (1,) * rank
-        env = {n: p.reshape(ones[:d] + (-1,) + ones[d + 1 :]) for d, (n, p) in enumerate(zip(self.order, self.points))}
+        ones = (1,) * len(self.order)
         match node:
             case Const(value=value, dtype=dtype):
                 return Value(_EXACT.encode(np.asarray(value, dtype.numpy), dtype).reshape(ones))
             case Index(value=value):
-                at = np.asarray(value.evaluate(env), np.int64)
+                at = np.asarray(value.evaluate(self._env()), np.int64)
                 return Value(at.reshape(ones) if value.is_const else at)
+            case Op(name="gather", args=(Load() as source, Const(value=dim), index)):
+                place = self.expr(index)
+                read = self._element(source, {int(dim): place.v.astype(np.int64)})
+                return Value(read.v, np.where(np.asarray(place.e) > 0, np.inf, read.e) if np.any(place.e) else read.e)
             case Op():
                 return _apply(node, [self.expr(a) for a in node.args])
             case Load():
-                source, part = self.known[node.buffer], self.rows.get(node.buffer)
-                if not source.v.size:  # nothing is read of it: the domain is empty, too, or the branch is not taken
-                    return Value(_EXACT.encode(np.zeros(ones, node.dtype.numpy), node.dtype))
-                index = [np.asarray(a.evaluate(env)) for a in node.index]
-                if part is not None:  # readers of these rows only: from coordinates to positions
-                    index[part[0]] = np.searchsorted(part[1], index[part[0]])
-                # An unselected branch may point outside.
-                key = tuple(np.clip(at, 0, n - 1).reshape(at.shape or ones) for at, n in zip(index, source.v.shape))
-                v, e = (x if isinstance(x, float) else x[key] if key else x.reshape(ones) for x in (source.v, source.e))
-                return Value(_EXACT.encode(v, node.dtype), e)
+                return self._element(node, {})
+
+    def _element(self, node: Load, given: Mapping[int, Array]) -> Value:
+        """What the Load reads; `given`: the index along some dimensions, from data."""
+        ones = (1,) * len(self.order)
+        env = self._env()
+        source, part = self.known[node.buffer], self.rows.get(node.buffer)
+        if not source.v.size:  # nothing is read of it: the domain is empty, too, or the branch is not taken
+            return Value(_EXACT.encode(np.zeros(ones, node.dtype.numpy), node.dtype))
+        index = [given.get(d, np.asarray(a.evaluate(env))) for d, a in enumerate(node.index)]
+        if part is not None:  # readers of these rows only: from coordinates to positions
+            index[part[0]] = np.searchsorted(part[1], index[part[0]])
+        # An unselected branch may point outside.
+        key = tuple(np.clip(at, 0, n - 1).reshape(at.shape or ones) for at, n in zip(index, source.v.shape))
+        v, e = (x if isinstance(x, float) else x[key] if key else x.reshape(ones) for x in (source.v, source.e))
+        return Value(_EXACT.encode(v, node.dtype), e)
+
+    def _env(self) -> dict[str, Array]:
+        ones = (1,) * len(self.order)
+        return {n: p.reshape(ones[:d] + (-1,) + ones[d + 1 :]) for d, (n, p) in enumerate(zip(self.order, self.points))}
 
 
 def _terms(c: Compute) -> int:

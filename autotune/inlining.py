@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from .ir.affine import Affine, Atom, FloorDiv, const, var
-from .ir.expr import HEAVY, Expr, Index, Load, Op, loads, substitute, walk
+from .ir.expr import HEAVY, Expr, Index, Load, Op, gathers, loads, substitute, walk
 from .ir.program import Axis, Buffer, Compute, TensorProgram
 
 MAX_OPS = 96  # operations of one body, each shared sub-expression once
@@ -59,6 +59,7 @@ class _Graph:
                 live.update(ld.buffer for ld in self.loads[c.name])
         self.order = [c for c in computes if c.name in live]
         self.roots = set(outputs) | {c.name for c in self.order if c.combiner}
+        self.roots |= {source.buffer for c in self.order for source, *_ in gathers(c.body)} & self.nodes.keys()
         self.ops = {c.name: [n.name for n in walk(c.body) if isinstance(n, Op)] for c in self.order}
         self.price = {name: sum(_PRICES.get(n, 1) for n in ops) for name, ops in self.ops.items()}
         positions: dict[str, int] = {}  # what compares and adds positions only costs less than reading an array of it
@@ -144,6 +145,9 @@ class _Graph:
             return producer(body.buffer) if isinstance(body, Load) and body.buffer in self.nodes else name
 
         def expand(node: Expr, values: Mapping[str, Affine]) -> Expr:
+            if isinstance(node, Op) and node.name == "gather" and isinstance(source := node.args[0], Load):
+                index = tuple(simplify(a.substitute(values), extents) for a in source.index)
+                return replace(node, args=(replace(source, index=index), node.args[1], expand(node.args[2], values)))
             if isinstance(node, Op):
                 args = tuple(expand(a, values) for a in node.args)
                 inner = args[0]
@@ -205,9 +209,10 @@ def _absorb(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute
 def _squeeze(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute]:
     """Drop the extents of one that keepdims leaves in intermediate arrays and no consumer reads along its own axis."""
     made = list(computes)
+    kept = {*outputs, *(source.buffer for c in made for source, *_ in gathers(c.body))}
     for n in reversed(range(len(made))):
         c = made[n]
-        unit = [d for d, a in enumerate(c.axes) if a.extent == 1] if c.name not in outputs else []
+        unit = [d for d, a in enumerate(c.axes) if a.extent == 1] if c.name not in kept else []
         reads = [ld for later in made[n + 1 :] for ld in loads(later.body) if ld.buffer == c.name] if unit else []
         gone = {d for d in unit if all(ld.index[d].is_const for ld in reads)}
         if gone:

@@ -410,7 +410,7 @@ class Tracer:
             integer = isinstance(part, (int, np.integer)) and not isinstance(part, bool)
             if not (integer or part is None or part is Ellipsis or isinstance(part, slice)):
                 fail(f"indexing {self!r} with {part!r}: only static integers, slices, None and ... select elements; "
-                     "use np.where(mask, a, b) for masks")  # fmt: skip
+                     'use np.where(mask, a, b) for masks, ops.gather or np.take(mode="clip") for places')  # fmt: skip
         whole = key if isinstance(key, tuple) else (key,)  # with ..., so that NumPy answers with a view in any case
         whole = whole if any(part is Ellipsis for part in whole) else (*whole, ...)
         return self.recorder.view(f"index {key!r}", lambda ghost: ghost[whole], self)
@@ -454,7 +454,7 @@ class Tracer:
     sum, prod, max, min, any, all = map(_method, (np.sum, np.prod, np.max, np.min, np.any, np.all))
     mean, var, std, clip, round, dot = map(_method, (np.mean, np.var, np.std, np.clip, np.round, np.dot))
     swapaxes, squeeze, diagonal, ravel = map(_method, (np.swapaxes, np.squeeze, np.diagonal, np.ravel))
-    flatten, copy, repeat = map(_method, (np.ravel, np.copy, np.repeat))
+    flatten, copy, repeat, take = map(_method, (np.ravel, np.copy, np.repeat, np.take))
     argmax, argmin, cumsum, cumprod = map(_method, (np.argmax, np.argmin, np.cumsum, np.cumprod))
 
     __add__, __radd__ = _operator(np.add)

@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from .ir.affine import Affine, const, var
 from .ir.dtypes import BOOL, I8, I32, I64
-from .ir.expr import Const, Expr, Index, cast, op
+from .ir.expr import Const, Expr, Index, Load, cast, gather, op
 from .ir.program import COMBINERS
 from .tracer import Recorder, Tracer, constant, convert, fail
 
@@ -215,6 +215,27 @@ def repeat(rec: Recorder, a: Any, repeats: Any, axis: Any = None) -> Tracer:
     return rec.define((*x.shape[:d], x.shape[d] * int(repeats), *x.shape[d + 1 :]), x.load(tuple(index)))
 
 
+def take(rec: Recorder, a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
+    """Elements at places that are data: clamped to the extent, as a kernel cannot raise an error about an element."""
+    if out is not None or mode != "clip":
+        fail('np.take of traced places: mode="clip" only, and no out=; a kernel cannot raise an error about an element')
+    x, places = rec.array(a), rec.array(indices)
+    if axis is None:
+        x, axis = x.ravel(), 0
+    if not places.type.is_integer:
+        fail(f"np.take: places of {places.type} are no integers")
+    d, n = _axis("np.take", axis, x.ndim), places.ndim
+    shape = (*x.shape[:d], *places.shape, *x.shape[d + 1 :])
+    if not x.size or not math.prod(shape):
+        if math.prod(shape):
+            fail(f"np.take along an empty axis of shape {x.shape}")
+        return rec.define(shape, convert(constant(0, x.type), x.type))
+    at = _axes(len(shape))
+    source = x.load((*at[:d], const(0), *at[d + n :]))
+    assert isinstance(source, Load)
+    return rec.define(shape, gather(source, d, convert(places.load(tuple(at[d : d + n])), I64)))
+
+
 # ---- positions ------------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +356,7 @@ def _running(combiner: str, ufunc: Any) -> Callable[..., Any]:
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.pad: pad, np.concatenate: concatenate, np.stack: stack, np.hstack: hstack, np.vstack: vstack, np.append: append,
-    np.roll: roll, np.tile: tile, np.repeat: repeat, np.arange: arange, np.tril: _triangle(True),
+    np.take: take, np.roll: roll, np.tile: tile, np.repeat: repeat, np.arange: arange, np.tril: _triangle(True),
     np.triu: _triangle(False), np.full: _filling(), np.zeros: _filling(0), np.ones: _filling(1),
     np.argmax: _extreme_at("max"), np.argmin: _extreme_at("min"),
     np.cumsum: _running("sum", np.add), np.cumprod: _running("prod", np.multiply),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.ir.dtypes import BOOL, DType
-from autotune.ir.expr import HEAVY, Const, Expr, Index, Load
+from autotune.ir.expr import HEAVY, Const, Expr, Index, Load, gathers
 from autotune.ir.program import COMBINERS, TensorProgram
 from autotune.tracer import trace
 
@@ -84,6 +84,12 @@ def evaluate(program: TensorProgram, arrays: Sequence[Any], wide: bool = True) -
             index = tuple(np.asarray(a.evaluate(env)) for a in node.index)
             assert all(i.min() >= 0 and i.max() < e for i, e in zip(index, buffer.shape)), f"{node}: out of bounds"
             return stored[node.buffer][index]
+        if node.name == "gather":
+            ((source, dim, _),) = list(gathers(node))[-1:]
+            assert source.index[dim].is_const
+            places = [np.asarray(a.evaluate(env)) for a in source.index]
+            places[dim] = np.clip(args[2].astype(np.int64), 0, buffers[source.buffer].shape[dim] - 1)
+            return stored[source.buffer][tuple(places)]
         if node.name == "cast":
             return _cast(args[0], node.dtype, numpy(node.dtype))
         types = {a.dtype for a in (node.args[1:] if node.name == "where" else node.args)}

@@ -38,6 +38,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("reduce", {"shape": "3x4x5", "axes": "1", "op": "argmax"}), ("reduce", {"shape": "3x4x5", "op": "argmin"}),
     ("concat", {"shape": "3x4", "axis": 1, "other": "3x2"}), ("concat", {"shape": "3x4"}),
     ("pad", {"shape": "3x4", "width": 2, "mode": "edge"}), ("pad", {"shape": "3x4", "width": "1"}),
+    ("gather", {"shape": "3x4", "n": 5, "axis": 1}), ("gather", {"shape": "3x4", "n": 5}),
     ("cumsum", {"shape": "3x40"}), ("group_norm", {"n": 2, "c": 6, "h": 3, "w": 5, "groups": 3}),
     ("batch_norm", {"n": 2, "c": 3, "h": 3, "w": 5, "groups": 1}),
     ("conv2d", {"n": 2, "h": 6, "w": 5, "ci": 4, "co": 6, "kh": 3, "kw": 2, "pad": 1, "groups": 2, "bias": 1}),

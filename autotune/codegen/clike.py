@@ -16,7 +16,7 @@ from ..ir.affine import Affine, affine, const
 from ..ir.bounds import domain
 from ..ir.dtypes import F32
 from ..ir.errors import BuildError
-from ..ir.expr import Index, Load, distinct, loads
+from ..ir.expr import Index, Load, distinct, gathers, loads, names
 from ..ir.instructions import use
 from ..ir.nest import BLOCK_KINDS, THREAD_KINDS, Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads, walk
 from ..ir.program import Buffer
@@ -226,6 +226,8 @@ class _Kernel(Values):
             return False
         found = dict.fromkeys(loads(leaf.value))
         lane = stmt.name
+        if any(lane in names(source) | names(at) for source, _, at in gathers(leaf.value)):
+            return False
         places = [(leaf.buffer, leaf.index), *((ld.buffer, ld.index) for ld in found)]
         moving = [p for p in places if any(lane in a.names() for a in p[1])]
         if any(self.buffers[name].dtype != F32 for name, _ in moving):

@@ -111,6 +111,8 @@ class Values:
                     text = (known or {}).get(node) or self.loaded(self.element(node.buffer, node.index), node.dtype)
                 case Index(value=at):
                     text = f"(({self.d.types['i64']})({self.affine(at)}))"
+                case Op(name="gather", args=(Load() as source, Const(value=dim), at)):
+                    text = self.gathered(source, int(dim), f"(({self.d.types['i64']})({texts[at]}))", node.dtype)
                 case Op():
                     text = self.operation(node.name, node.dtype, [texts[a] for a in node.args], node.args[-1].dtype)
             if uses[node] > 1 and isinstance(node, (Op, Load)) and not (known and node in known):
@@ -177,6 +179,17 @@ class Values:
 
     def element(self, name: str, index: tuple[Affine, ...]) -> str:
         return self.lent.get((name, index)) or f"{c_name(name)}[{self.offset(name, index)}]"
+
+    def gathered(self, source: Load, dim: int, at: str, dtype: DType) -> str:
+        """An element whose index along `dim` is a value, clamped to the extent."""
+        buffer = self.buffers[source.buffer]
+        name, stride = self.fresh(), buffer.element_strides[dim]
+        self.line(f"const {self.d.types['i64']} {name} = {at};")
+        last = buffer.shape[dim] - 1
+        inside = f"({name} < 0 ? 0 : {name} > {last} ? {last} : {name})"
+        step = stride if isinstance(stride, int) else c_name(stride)
+        text = f"{c_name(source.buffer)}[{self.offset(source.buffer, source.index)} + {inside} * {step}]"
+        return self.loaded(text, dtype)
 
     def place(self, name: str, index: tuple[Affine, ...]) -> str:
         return f"{c_name(name)} + {self.offset(name, index)}"

@@ -304,6 +304,16 @@ class Function:
             pointer = self._gep(pointer, offset.text, level)
         return pointer, const, level
 
+    def step(self, buffer: Buffer, dim: int) -> str:
+        """Bytes between neighbours along a dimension."""
+        stride, size = buffer.element_strides[dim], 1 if buffer.dtype.kind == "b" else buffer.dtype.bytes
+        return self._bytes(stride * size if isinstance(stride, int) else ((stride, size),))
+
+    def beyond(self, pointer: str, offset: Value, level: int) -> tuple[str, int]:
+        """The pointer some bytes further on, and the level at which it is known."""
+        level = max(level, offset.level)
+        return self._gep(pointer, offset.text, level), level
+
     def place(self, pointer: str, displacement: Bytes, level: int) -> str:
         return pointer if displacement == 0 else self._gep(pointer, self._bytes(displacement), level)
 

@@ -15,7 +15,7 @@ from ..ir.dtypes import BF16, BOOL, F32, I64, DType
 from ..ir.expr import COMPARISONS, Const, Expr, Index, Load, Op, substitute
 from ..ir.program import COMBINERS, Buffer
 from . import vecmath
-from .function import Flat, Function, Value
+from .function import Bytes, Flat, Function, Value
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl"}
@@ -124,6 +124,8 @@ class Evaluator:
                 return self.load(self.buffers[buffer], index)
             case Index(value=a):
                 return self._index(a)
+            case Op(name="gather", args=(Load(buffer=buffer, index=index), Const(value=dim), at)):
+                return self.gather(self.buffers[buffer], index, int(dim), self.value(at))
             case Op(name="cast", args=(arg,), dtype=dtype):
                 return self.cast(self.value(arg), dtype)
             case Op(name="add", args=(a, b), dtype=dtype) if dtype.is_float:
@@ -329,7 +331,12 @@ class Evaluator:
             return self._load_one(buffer, flat, "")
         if step != memory_bytes(buffer) or not isinstance(step, int):
             return self._gather(buffer, index, flat, step)
-        pointer, shift, level = fn.address(buffer, flat, lanes.name)
+        return self._load_row(buffer, *fn.address(buffer, flat, lanes.name))
+
+    def _load_row(self, buffer: Buffer, pointer: str, shift: Bytes, level: int) -> Value:
+        """Neighbours in memory, one a lane."""
+        fn, lanes = self.fn, self.lanes
+        assert lanes is not None
         level = max(level, fn.load_level(buffer.name))
         masked = lanes.mask and buffer.name not in self.whole_rows
         key = (pointer, shift, lanes.width, lanes.mask if masked else "")
@@ -349,6 +356,33 @@ class Evaluator:
             text = fn.emit(f"trunc {kind} {text} to <{lanes.width} x i1>", level)
         return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, lanes.width, level))
 
+    def gather(self, buffer: Buffer, index: tuple[Affine, ...], dim: int, at: Value) -> Value:
+        """A load whose index along `dim` is a value, clamped to the extent."""
+        fn, lanes = self.fn, self.lanes
+        at = self.cast(at, I64)
+        at = self.operation("max", I64, at, Value("0", I64, 1, 0))
+        at = self.operation("min", I64, at, Value(str(buffer.shape[dim] - 1), I64, 1, 0))
+        flat = fn.flat(buffer, index)
+        step = self.lane_step(flat)
+        stride = fn.step(buffer, dim)
+        if at.lanes == 1 and (lanes is None or step in (0, memory_bytes(buffer))):
+            offset = fn.arithmetic("mul", at, Value(stride, I64, 1, 0))
+            pointer, shift, level = fn.address(buffer, flat, lanes.name if lanes and step else "")
+            pointer, level = fn.beyond(pointer, offset, level)
+            return (self._load_row if lanes and step else self._load_element)(buffer, pointer, shift, level)
+        assert lanes is not None
+        kind = wide(scalar_type(buffer.dtype), lanes.width)
+        text, vector = "poison", self.widen(at, lanes.width)
+        for n in range(lanes.width if lanes.active is None else lanes.active):
+            one = fn.emit(f"extractelement {wide('i64', lanes.width)} {vector}, i64 {n}")
+            offset = fn.arithmetic("mul", Value(one, I64, 1, fn.level), Value(stride, I64, 1, 0))
+            here = fn.flat(buffer, tuple(a.substitute({lanes.name: Affine((), n)}) for a in index))
+            pointer, shift, level = fn.address(buffer, here)
+            pointer, level = fn.beyond(pointer, offset, level)
+            element = self._load_element(buffer, pointer, shift, level)
+            text = fn.emit(f"insertelement {kind} {text}, {scalar_type(buffer.dtype)} {element.text}, i64 {n}")
+        return Value(text, buffer.dtype, lanes.width, fn.level)
+
     def lane_step(self, flat: Flat) -> int | tuple[tuple[str, int], ...]:
         """Bytes between neighbouring lanes; -1 where the index is not linear in the vector loop."""
         if self.lanes is None:
@@ -364,6 +398,10 @@ class Evaluator:
         pointer, shift, level = fn.address(buffer, flat, skip)
         if lane is not None:
             del fn.fixed[lane[0]]
+        return self._load_element(buffer, pointer, shift, level)
+
+    def _load_element(self, buffer: Buffer, pointer: str, shift: Bytes, level: int) -> Value:
+        fn = self.fn
         level = max(level, fn.load_level(buffer.name))
         key = (pointer, shift, 1, "")
         if known := fn.recall_load(buffer.name, key, level):

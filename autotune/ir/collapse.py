@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from .affine import Affine, const, var
-from .expr import Expr, Index, Load, loads, transform, walk
+from .expr import Expr, Index, Load, gathers, loads, transform, walk
 from .program import Axis, Buffer, Compute, TensorProgram, canonical_names
 
 Dim = tuple[str, int]  # a buffer, and the first of two neighbouring dimensions
@@ -30,7 +30,9 @@ def collapse(program: TensorProgram) -> TensorProgram:
     extents = {c.name: {a.name: a.extent for a in c.all_axes} for c in program.computes}
     indexed = {c.name: frozenset().union(*(n.value.names() for n in walk(c.body) if isinstance(n, Index)))
                for c in program.computes}  # fmt: skip
-    dims = {(b.name, d) for b in buffers.values() for d in range(len(b.shape) - 1) if _one_run(b, d)}
+    gathered = {source.buffer for c in program.computes for source, *_ in gathers(c.body)}
+    whole = [b for b in buffers.values() if b.name not in gathered]
+    dims = {(b.name, d) for b in whole for d in range(len(b.shape) - 1) if _one_run(b, d)}
     pairs = {(c.name, p.name, q.name) for c in program.computes for axes in (c.axes, c.reduce_axes)
              for p, q in zip(axes, axes[1:]) if not {p.name, q.name} & indexed[c.name]}  # fmt: skip
 

@@ -21,7 +21,7 @@ from .affine import const
 from .bounds import upper
 from .domains import Array, P, Residues
 from .errors import ScheduleError, VerifyError
-from .expr import Op, loads, walk
+from .expr import Op, gathers, loads, walk
 from .interp import Interpreter, Memory
 from .lower import lower, with_shared_axes
 from .nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, reads
@@ -31,6 +31,7 @@ from .schedule import Schedule
 from .steps import Step, copy_loop
 
 MAX_POINTS = 2_000_000  # an instance with more points is sampled
+GATHERED = 5  # places along a dimension whose index is data
 MAX_EXTENT = 1000  # what has no smaller number up to here keeps its own
 _BASES = (3, 4, 5)  # extents of innermost blocks: unequal, so that no axis can stand in for another
 
@@ -77,9 +78,14 @@ def difference(source: Nest, scheduled: Nest, seeds: int = 2, sampled: bool = Fa
     """Where the outputs of two nests with the same inputs and outputs differ; "" if nowhere."""
     first = Interpreter(source)
     second = Interpreter(scheduled, frozenset(_sampled_loops(scheduled)) if sampled else frozenset())
+    values = [s.value for s in leaves(source.body) if isinstance(s, (Store, Reduce))]
+    places = {ld.buffer for value in values for _, _, index in gathers(value) for ld in loads(index)}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         arrays = {b.name: _random(rng, b, seed) for b in source.buffers if b.scope == "input"}
+        for b in source.buffers:
+            if b.name in places and b.dtype.is_integer:  # most of them inside, the others on both sides
+                arrays[b.name] = rng.integers(-1 if b.dtype.kind == "i" else 0, GATHERED + 1, b.shape, b.dtype.numpy)
         want = first.run(arrays, Residues(seed))
         settle = (lambda made, want=want: _settle(want, made)) if sampled else None
         try:
@@ -210,6 +216,7 @@ class _Shrink:
         self._numbers = [self._read(step) for step in schedule.steps]
         self._sizes: dict[str, dict[int, int]] = {}
         self._least = dict.fromkeys(extents, 1)
+        self._shapes = {b.name: b.shape for b in program.buffers}
 
     def _read(self, step: Any) -> dict[tuple[str, Any], Unit]:
         """Where the numbers of a step lie: (field, loop or dimension) -> unit. Notes the loops that the step makes."""
@@ -257,8 +264,11 @@ class _Shrink:
             for c in self._program.computes:
                 was = [Loop(a.name, (const(a.extent),), ()) for a in c.all_axes]
                 now = [Loop(a.name, (const(extents[a.name]),), ()) for a in c.all_axes]
+                data = {(load, d) for load, d, _ in gathers(c.body)}
                 for load, d in [(ld, d) for ld in loads(c.body) for d in range(len(ld.index))]:
                     need = (upper(load.index[d], now) or 0) + 1
+                    if (load, d) in data:
+                        need = min(GATHERED, self._shapes[load.buffer][d])
                     if load.buffer in made:  # what was larger than this read needs stays larger
                         axis = made[load.buffer].axes[d]
                         need += min(1, axis.extent - 1 - (upper(load.index[d], was) or 0))

@@ -18,12 +18,13 @@ from .dtypes import BOOL, I64, DType
 # with the sign of the divisor (NumPy's // and %). max and min propagate NaN. A `cast` from float to integer truncates
 # and saturates; integers wrap; a cast to bool is x != 0. `rint` rounds half to even. Comparisons give bool;
 # and/or/xor/not work bitwise on integers and logically on bool; shl and shr (arithmetic for signed) take counts inside
-# the type's width.
+# the type's width. `gather` is a load whose index along one dimension is data: its arguments are a Load that has 0
+# there, the dimension as an integer constant, and the index, which is clamped to the extent.
 PRIMITIVES: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "mod": 2, "max": 2, "min": 2, "fma": 3,
     "neg": 1, "abs": 1, "exp": 1, "exp2": 1, "log": 1, "log2": 1, "sqrt": 1, "sin": 1, "recip": 1, "floor": 1,
     "rint": 1, "cast": 1, "lt": 2, "le": 2, "eq": 2, "ne": 2, "where": 3,
-    "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2,
+    "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2, "gather": 3,
 }  # fmt: skip
 
 COMPARISONS = frozenset({"lt", "le", "eq", "ne"})
@@ -70,6 +71,11 @@ class Op:
     def __post_init__(self) -> None:
         if PRIMITIVES.get(self.name) != len(self.args):
             raise ValueError(f"{self.name} is no primitive of {len(self.args)} arguments")
+        if self.name == "gather":
+            source, dim, at = self.args
+            known = isinstance(source, Load) and isinstance(dim, Const) and 0 <= int(dim.value) < len(source.index)
+            if not known or not at.dtype.is_integer or self.dtype != source.dtype:
+                raise ValueError("gather takes a Load, one of its dimensions, and an integer")
 
 
 Expr = Union[Const, Load, Index, Op]
@@ -83,6 +89,18 @@ def op(name: str, *args: Expr) -> Op:
 
 def cast(value: Expr, dtype: DType) -> Expr:
     return value if value.dtype == dtype else Op("cast", (value,), dtype)
+
+
+def gather(source: Load, dim: int, at: Expr) -> Op:
+    """The element of an array at the Load's index, but at `at` along dimension `dim`."""
+    return Op("gather", (source, Const(dim, I64), at), source.dtype)
+
+
+def gathers(expr: Expr) -> Iterator[tuple[Load, int, Expr]]:
+    """Source, dimension and index of every gather."""
+    for node in walk(expr):
+        if isinstance(node, Op) and node.name == "gather" and isinstance(node.args[0], Load):
+            yield node.args[0], int(node.args[1].value) if isinstance(node.args[1], Const) else 0, node.args[2]
 
 
 def walk(expr: Expr) -> Iterator[Expr]:

@@ -18,7 +18,7 @@ import numpy as np
 from .affine import Affine
 from .domains import Array, Float64, Monoid
 from .errors import VerifyError
-from .expr import Const, Expr, Load, Op, loads, walk
+from .expr import Const, Expr, Load, Op, gathers, loads, walk
 from .expr import Index as IndexOf
 from .nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, show_stmts
 from .points import distinct
@@ -265,6 +265,8 @@ class Interpreter:
         return bool(grid.cache[key])
 
     def _value(self, expr: Expr, band: _Band, grid: _Grid, env: Env) -> Array:
+        if isinstance(expr, Op) and expr.name == "gather":
+            return self._gather(expr, band, grid, env)
         if isinstance(expr, Op):
             return self._domain.apply(expr, [self._value(a, band, grid, env) for a in expr.args])
         if isinstance(expr, Load):
@@ -275,6 +277,13 @@ class Interpreter:
                 self._constants[id(expr)] = self._domain.constant(expr.value, expr.dtype)
             return self._constants[id(expr)]
         return np.asarray(grid.of(band.indices[id(expr)], env), np.int64)
+
+    def _gather(self, expr: Op, band: _Band, grid: _Grid, env: Env) -> Array:
+        source, dim, index = list(gathers(expr))[-1]  # the outermost
+        memory = self._memory[source.buffer]
+        at = np.clip(self._value(index, band, grid, env).astype(np.int64), 0, memory.buffer.shape[dim] - 1)
+        start = band.accesses[id(source)].offsets(memory.buffer, grid, env)
+        return self._read(memory, start + at * memory.buffer.contiguous_strides[dim])
 
     def _read(self, memory: Memory, at: Array, spare: Any = False) -> Array:
         """The elements at offsets; those under the mask `spare` may be undefined."""

@@ -9,7 +9,7 @@ arrays in between are larger than all that goes in and out.
 from __future__ import annotations
 
 from .affine import Affine
-from .expr import Load, loads
+from .expr import Load, gathers, loads
 from .lower import with_shared_axes
 from .program import Buffer, Compute, TensorProgram
 
@@ -93,8 +93,8 @@ def reuses_operands(c: Compute) -> bool:
 
 def _joins(c: Compute, group: list[Compute]) -> bool:
     first = group[0]
-    if len(group) >= MAX_STAGES:
-        return False
+    if len(group) >= MAX_STAGES or {source.buffer for source, *_ in gathers(c.body)} & {g.name for g in group}:
+        return False  # what is gathered from is finished before
     if reuses_operands(first):
         return not reuses_operands(c) and _pointwise(c, first, {g.name for g in group})
     if any(map(reuses_operands, (*group, c))):

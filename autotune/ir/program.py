@@ -191,7 +191,7 @@ class TensorProgram:
 
 def operation_flops(node: Expr) -> int:
     """Floating or integer operations that one expression node stands for."""
-    if not isinstance(node, Op) or node.name in ("cast", "where", "neg"):
+    if not isinstance(node, Op) or node.name in ("cast", "where", "neg", "gather"):
         return 0
     return 2 if node.name == "fma" else 1
 

@@ -15,7 +15,7 @@ from .dataflow import Dataflow, Site, Violation, outside
 from .dataflow import sites as all_sites
 from .digits import digits
 from .errors import VerifyError
-from .expr import names
+from .expr import gathers, names
 from .instructions import use
 from .limits import Limits
 from .nest import (
@@ -143,6 +143,10 @@ class _Structure:
             yield from _bound((*(a for _, a in leaf.origin), *(getattr(leaf, "first", None) or ())), loops, site)
             if unbound := names(leaf.value) - loops.keys():
                 yield Violation("names", f"{sorted(unbound)[0]} is not a loop around {site}")
+            for source, dim, _ in gathers(leaf.value):
+                read = buffers.get(source.buffer)
+                if read is None or read.scope != "input" or source.index[dim] != const(0):
+                    yield Violation("buffers", f"{source.buffer} is gathered from and no input, in {site}")
             if target and (target.scope == "input" or target.dtype != leaf.value.dtype):
                 yield Violation("buffers", f"{site} writes an input, or {leaf.value.dtype} into {target.dtype}")
             if isinstance(leaf, Reduce) and leaf.combiner not in COMBINERS:

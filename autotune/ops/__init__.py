@@ -14,6 +14,7 @@ from .basic import (
     cumsum,
     elementwise,
     erf,
+    gather,
     gelu,
     gemm,
     gemv,
@@ -36,6 +37,7 @@ from .layers import (
     conv2d,
     conv_transpose2d,
     cross_entropy,
+    embedding,
     group_norm,
     pool2d,
     rope,
@@ -45,7 +47,7 @@ from .sweeps import OPS, REQUIRED, OpDef
 
 __all__ = [
     "ACTIVATIONS", "OPS", "OpDef", "REDUCTIONS", "REQUIRED", "argmax", "argmin", "attention", "batch_norm", "bmm",
-    "cast", "concat", "conv2d", "conv_transpose2d", "cross_entropy", "cumsum", "elementwise", "erf", "gelu",
-    "gemm", "gemv", "group_norm", "layer_norm", "linear", "log_softmax", "logsumexp", "pad", "pool2d", "reduce",
-    "relu", "rms_norm", "rope", "sigmoid", "silu", "softmax", "swiglu", "transpose",
+    "cast", "concat", "conv2d", "conv_transpose2d", "cross_entropy", "cumsum", "elementwise", "embedding", "erf",
+    "gather", "gelu", "gemm", "gemv", "group_norm", "layer_norm", "linear", "log_softmax", "logsumexp", "pad", "pool2d",
+    "reduce", "relu", "rms_norm", "rope", "sigmoid", "silu", "softmax", "swiglu", "transpose",
 ]  # fmt: skip

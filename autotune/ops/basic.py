@@ -184,6 +184,11 @@ def concat(*arrays: Array, axis: int = 0) -> Array:
     return np.concatenate(arrays, axis=axis)
 
 
+def gather(x: Array, idx: Array, axis: int = 0) -> Array:
+    """The elements of x at integer places `idx` along `axis`, clamped to its extent: np.take(..., mode="clip")."""
+    return np.take(x, idx, axis=axis, mode="clip")
+
+
 def pad(x: Array, width: Any, mode: Any = "constant", value: float = 0) -> Array:
     """np.pad: `width` for all sides, a pair (before, after), or a pair for each axis; `value` for mode="constant"."""
     return np.pad(x, width, mode, **({"constant_values": value} if mode == "constant" else {}))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..ir.errors import SignatureError
-from .basic import Array, accumulating, in_f32, silu
+from .basic import Array, accumulating, gather, in_f32, silu
 
 _np: Any = np  # its stubs do not know what implements the protocols
 Pair = Any  # one integer, or one for the rows and one for the columns
@@ -278,6 +278,11 @@ def attention(
     if blind is not None:
         total = np.where(blind, 1.0, total).astype(scores.dtype)
     return ((weights @ v) / total).reshape((b, heads, rows, dv))
+
+
+def embedding(idx: Array, table: Array) -> Array:
+    """The rows of a table (rows, d) that integers `idx` name, clamped to those there are: shape (*idx.shape, d)."""
+    return gather(table, idx)
 
 
 @in_f32
