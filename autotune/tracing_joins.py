@@ -20,7 +20,7 @@ from .ir.program import COMBINERS
 from .tracer import Recorder, Tracer, constant, convert, fail
 
 _np: Any = np  # its stubs do not know what implements the protocols
-BLOCK = 32  # elements whose prefixes are sums of their own
+BLOCK = 8  # elements whose prefixes are sums of their own
 
 
 def _axis(what: str, axis: Any, ndim: int) -> int:
@@ -323,7 +323,7 @@ def _scan(rec: Recorder, combiner: str, x: Tracer, d: int) -> Tracer:
     if n <= 1:
         return x
     identity = Const(COMBINERS[combiner].identity(x.type), x.type)
-    size = min(n, BLOCK, math.isqrt(n - 1) + 1) if n > 8 else n
+    size = n if n <= 2 * BLOCK else BLOCK
     blocks = -(-n // size)
     # inner[.., b, i, ..]: over the elements up to i of block b. What lies behind the last element is never read.
     shape = (*x.shape[:d], blocks, size, *x.shape[d + 1 :])

@@ -127,6 +127,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("gemm", {"m": 3, "n": 4, "k": 5, "act": "mish"}, "choose from none, relu"),
     ("reduce", {"shape": "3xq"}, "shape=3xq"), ("gemm", {"m": 3, "n": 4, "k": 5, "ta": 2}, "choose from 0, 1"),
     ("cast", {"shape": "3", "dtype": "c16"}, "not supported"),
+    ("conv2d", {"n": 1, "h": 4, "w": 4, "ci": 1, "co": 1, "kh": 1, "kw": 1, "groups": 0}, "1 or more"),
+    ("conv2d", {"n": 1, "h": 4, "w": 4, "ci": 1, "co": 1, "kh": 1, "kw": 1, "layout": "chwn"}, "nchw, nhwc"),
+    ("pool2d", {"n": 1, "h": 4, "w": 4, "c": 1, "kh": 1, "kw": 1, "op": "sum"}, "choose from max, mean"),
+    ("batch_norm", {"n": 1, "c": 4, "h": 4, "w": 4, "groups": 2}, "choose from 1"),
+    ("attention", {"b": 1, "heads": 4, "q": 4, "kv": 4, "d": 4, "kv_heads": 0}, "1 or more"),
+    ("pad", {"shape": "4", "width": -1}, "negative"), ("reduce", {"shape": "4", "op": "cumsum"}, "argmax"),
 ]  # fmt: skip
 
 

@@ -148,6 +148,30 @@ def test_long_chains_are_cut(step: Callable[[Any], Any]) -> None:
     check(chain, x)
 
 
+def test_what_overlapping_windows_share_is_computed_once() -> None:
+    def made(fn: Callable[..., Any]) -> int:
+        return len(trace(fn, (spec("f32", (4, 12)),)).program.computes)
+
+    windows = np.lib.stride_tricks.sliding_window_view
+    assert made(lambda x: windows(np.exp(x), 3, 1).max(-1)) == 2
+    assert made(lambda x: windows(np.exp(x), 3, 1)[:, ::3].max(-1)) == made(lambda x: np.exp(x)[:, ::2].max(-1)) == 1
+    assert made(lambda x: np.exp(x).reshape(4, 4, 3).max(-1)) == 1
+    assert made(lambda x: np.concatenate([x[:, :6] * x[:, 6:] + 1, np.exp(x[:, ::2])], 1)) == 1
+
+
+def test_positions_are_compared_and_never_stored() -> None:
+    def masked(x: Any) -> Any:
+        row, column = np.arange(4, like=x)[:, None], np.arange(12, like=x)
+        return np.where((column <= row + 8) & (column > row - 3), x, -np.inf).max(1)
+
+    assert [c.combiner for c in trace(masked, (spec("f32", (4, 12)),)).program.computes] == ["max"]
+
+
+def test_an_axis_of_one_is_the_axis_of_one_there() -> None:
+    program = trace(lambda x: softmax(x * 2 + 1), (spec("f32", (1, 4, 8, 16)),)).program
+    assert {c.shape[:3] for c in program.computes} == {(1, 4, 8)}
+
+
 def test_unused_operations_leave_no_trace_and_unused_arguments_stay() -> None:
     program = trace(lambda x, y: (np.exp(y).sum(), x + 1)[1], (spec("f32", 3), spec("f32", 4))).program
     assert shown(program) == ["t0[a0] = (x[a0] + 1)"] and [b.name for b in program.inputs] == ["x", "y"]
