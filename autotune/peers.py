@@ -120,7 +120,42 @@ def torch_call(op: str, p: Mapping[str, Any], arrays: Sequence[Any], out: Any) -
         return partial(function, x[0], integers("axes", list(range(x[0].ndim))), **more)
     if op == "elementwise":
         return _torch_chain(str(p["expr"]), x, o)
+    if layer := _torch_layer(op, p, x):
+        return layer
     raise TypeError(f"no counterpart of {op}")
+
+
+def _torch_layer(op: str, p: Mapping[str, Any], x: Sequence[Any]) -> Call | None:
+    """torch's function for a layer, in the layout that is given; None where it has none that means the same."""
+    import torch
+
+    f = torch.nn.functional
+    number: Callable[..., int] = lambda name, otherwise=0: int(p.get(name) or otherwise)
+    same = str(p.get("layout", "nchw")) == "nchw"
+    if op == "conv2d" and same:
+        bias = x[2] if len(x) > 2 else None
+        return partial(f.conv2d, x[0], x[1], bias, number("stride", 1), number("pad"), number("dilation", 1),
+                       number("groups", 1))  # fmt: skip
+    if op == "conv_transpose2d":
+        return partial(f.conv_transpose2d, x[0], x[1], None, number("stride", 1), number("pad"), number("output_pad"),
+                       number("groups", 1), number("dilation", 1))  # fmt: skip
+    if op == "pool2d" and same and str(p.get("op", "max")) == "max":
+        size = number("kh"), number("kw")
+        return partial(f.max_pool2d, x[0], size, number("stride") or size, number("pad"))
+    if op == "group_norm":
+        return partial(f.group_norm, x[0], number("groups", 1), x[1], x[2])
+    if op == "batch_norm":
+        return partial(f.batch_norm, x[0], x[3], x[4], x[1], x[2])
+    causal = str(p.get("causal", 0)) in ("1", "True")
+    if op == "attention" and x[0].shape[1] == x[1].shape[1] and not (causal and x[0].shape[2] != x[1].shape[2]):
+        return partial(f.scaled_dot_product_attention, *x, is_causal=causal)
+    if op == "swiglu":
+        return lambda: f.silu(x[0]) * x[1]
+    if op == "concat":
+        return partial(torch.cat, list(x), number("axis"))
+    if op == "cumsum":
+        return partial(torch.cumsum, x[0], int(p.get("axis", -1)))
+    return None
 
 
 def _torch_chain(expr: str, x: Sequence[Any], out: Any) -> Call:

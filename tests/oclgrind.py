@@ -53,7 +53,7 @@ class Job:
     def described(self) -> Mapping[str, Any]:
         return {
             "text": self.text,
-            "sizes": {b.name: b.bytes for b in self.nest.buffers},
+            "sizes": {b.name: b.bytes for b in self.made.buffers},
             "inputs": [b.name for b in self.program.inputs], "outputs": list(self.program.outputs),
             "entries": [[e.symbol, e.launch.grid, e.launch.block, e.buffers] for e in self.made.entries],
         }  # fmt: skip

@@ -13,13 +13,21 @@ from autotune.cli.grid import cases
 from autotune.ops import OPS
 from autotune.peers import agree, numpy_call, paired, ratio, threads, torch_call
 
+# Operations for which torch has no single function that means the same.
+ALONE = [
+    "rope b=1 heads=2 q=3 d=4", "cross_entropy m=3 n=5", "gather shape=5x3 n=4", "pad shape=3x4 width=1",
+]  # fmt: skip
 WORDS = [
     "gemm m=5 n=7 k=3", "gemm m=5 n=7 k=3 ta=1", "gemm m=5 n=7 k=3 tb=1 bias=1 act=gelu", "bmm b=2 m=3 n=4 k=5",
     "gemm m=5 n=7 k=3 act=relu", "gemv m=5 k=7", "linear m=5 n=7 k=3", "linear m=5 n=7 k=3 bias=1 act=silu",
     "softmax m=4 n=9", "softmax m=4 n=9 axis=0", "log_softmax m=4 n=9", "logsumexp m=4 n=9", "layer_norm m=4 n=9",
     "rms_norm m=4 n=9", "reduce shape=4x5x6 axes=0,2", "reduce shape=4x5 op=max", "reduce shape=4x5 axes=1 op=var",
     "reduce shape=4x5 axes=0 op=mean", "transpose shape=3x4x5 perm=2,0,1", "transpose shape=3x4",
-    "cast shape=5 dtype=f64",
+    "cast shape=5 dtype=f64", "conv2d n=1 h=6 w=7 ci=3 co=4 kh=3 kw=3 pad=1 stride=2",
+    "conv_transpose2d n=1 h=4 w=5 ci=3 co=2 kh=3 kw=3 stride=2", "pool2d n=1 h=6 w=6 c=2 kh=2 kw=2",
+    "group_norm n=2 c=4 h=3 w=3 groups=2", "batch_norm n=2 c=4 h=3 w=3", "attention b=1 heads=2 q=5 kv=5 d=4 causal=1",
+    "swiglu m=3 n=5", "concat shape=3x4 other=2x4", "cumsum shape=3x9",
+    *ALONE,
     "elementwise n=9 expr=gelu(a*b+c)", "elementwise n=9 expr=silu(a)*tanh(b)-abs(a)", "elementwise n=9 expr=a",
     "elementwise n=9 expr=exp(a)*exp(b)+exp(c)", "elementwise n=9 expr=where(a<b,2*a+b,-b)**2/(1+2)",
     "elementwise n=9 expr=maximum(minimum(rint(a),1),relu(b)-c)",
@@ -48,11 +56,19 @@ def test_numpy_s_call(words: str) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("words", [w for w in WORDS if w not in ALONE])
 def test_torch_s_call(words: str) -> None:
     op, params, _, x, wanted = made(words)
     call: Any = torch_call(op, params, x, np.zeros_like(wanted))
     assert all(agree(call().numpy(), wanted) for _ in range(2)), "what it writes over is not read again"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("words", ALONE)
+def test_torch_has_none(words: str) -> None:
+    op, params, _, x, wanted = made(words)
+    with pytest.raises((TypeError, RuntimeError)):
+        torch_call(op, params, x, np.zeros_like(wanted))()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
