@@ -138,7 +138,7 @@ class Prepared:
         self.outcomes: list[Outcome] = []
         self._lock = threading.Lock()
         _LIVE.add(self)
-        self.kernels = [self.workshop.kernel(k) for k in partition(program)]
+        self.kernels = [self.workshop.kernel(k) for k in partition(program, not self.workshop.spec.blocks)]
         self._link()
         sources = {k.choice.source for k in self.kernels}
         if (

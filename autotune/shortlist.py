@@ -104,7 +104,7 @@ def shortlists(
     """Each kernel of a program with its candidates, best first; those that failed are last. `jobs` compilers run at a
     time. Raises DeviceError for a missing toolchain."""
     threads = spec.cores if spec.blocks else threads
-    kernels = [normal_form(k) for k in partition(program)]
+    kernels = [normal_form(k) for k in partition(program, not spec.blocks)]
     proved = [list(_proved(k, spec, threads, top)) for k in kernels]
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         try:

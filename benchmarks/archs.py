@@ -42,6 +42,8 @@ OPERATIONS = (
     "gemm m=1024 n=1024 k=1024", "gemm m=1024 n=1024 k=1024 ta=1", "gemm m=1024 n=1024 k=1024 tb=1",
     "gemm m=1024 n=1024 k=1024 ta=1 tb=1", "gemm m=1000 n=1030 k=70 bias=1 act=gelu", "gemv m=4096 k=4096",
     "transpose shape=2048x1024 perm=1,0", "transpose shape=64x96x128 perm=2,0,1", "bmm b=16 m=128 n=128 k=64",
+    "gemm m=1024 n=1024 k=1024 f16", "gemm m=1024 n=1024 k=1024 tb=1 bias=1 act=relu bf16",
+    "gemm m=1024 n=1024 k=1024 i8", "gemm m=64 n=64 k=16384 f16",
 )  # fmt: skip
 
 
@@ -73,8 +75,10 @@ class Cell:
 
 
 def case(words: str) -> Case:
+    """An operation with its parameters, and a dtype where it is not f32."""
     op, *pairs = words.split()
-    (found,) = cases(op, pairs)
+    dtype = pairs.pop() if "=" not in pairs[-1] else "f32"
+    (found,) = cases(op, pairs, dtype)
     return found
 
 
@@ -120,7 +124,7 @@ def table(cells: Sequence[Cell]) -> str:
     """Markdown: a row an operation, a column an architecture."""
     archs = list(dict.fromkeys(c.arch for c in cells))
     by = {(c.operation, c.arch): c for c in cells}
-    lines = [f"| f32 | {' | '.join(archs)} |", "|---" * (1 + len(archs)) + "|"]
+    lines = [f"| f32 where no other type stands | {' | '.join(archs)} |", "|---" * (1 + len(archs)) + "|"]
     for words in dict.fromkeys(c.operation for c in cells):
         shown = words.replace("|", "\\|")
         lines.append(f"| `{shown}` | {' | '.join(str(by[words, arch]) for arch in archs)} |")

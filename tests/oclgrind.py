@@ -1,8 +1,8 @@
 """OpenCL texts run by oclgrind: it simulates a device, and sees races, accesses out of bounds and unwritten values.
 
 A process of its own (`python -m tests.oclgrind FOLDER`), for the OpenCL loader is told of the simulator by its
-environment. Texts are not optimised: the simulator has no `freeze`, which LLVM's passes leave behind. Its exit status is
-0 whatever it finds: what it found is in its log.
+environment. Texts are not optimised: the simulator has no `freeze`, which LLVM's passes leave behind. Its exit status
+is 0 whatever it finds: what it found is in its log.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Job:
     def described(self) -> Mapping[str, Any]:
         return {
             "text": self.text,
-            "sizes": {b.name: b.bytes for b in self.nest.buffers},
+            "sizes": {b.name: b.bytes for b in self.made.buffers},
             "inputs": [b.name for b in self.program.inputs], "outputs": list(self.program.outputs),
             "entries": [[e.symbol, e.launch.grid, e.launch.block, e.buffers] for e in self.made.entries],
         }  # fmt: skip

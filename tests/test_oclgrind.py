@@ -12,7 +12,7 @@ from autotune.devices import device
 
 from . import oclgrind
 from .emulated import legal
-from .ir.test_spmd import NESTS, made
+from .ir.test_spmd import LANGUAGES, NESTS, made
 from .kernels import PROGRAMS, named
 
 if reason := oclgrind.missing():
@@ -33,7 +33,7 @@ def test_every_program_is_clean(names: list[str]) -> None:
 
 
 def test_nests_with_barriers_are_clean() -> None:
-    assert oclgrind.run([oclgrind.Job(*made(name)) for name in NESTS]) == ""
+    assert oclgrind.run([oclgrind.Job(*made(name)) for name in NESTS if name not in LANGUAGES]) == ""
 
 
 def once(old: str, new: str) -> Callable[[str], str]:

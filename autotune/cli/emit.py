@@ -158,7 +158,7 @@ def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Cho
         return [(k.original, k.choice.schedule, k.choice.source) for k in session().prepare(made, options).kernels]
     except DeviceError:
         compiled = lambda nest: jit.assemble(render(nest, spec, "kernel", threads).text, spec.arch, spec.features)
-        kernels = partition(made)
+        kernels = partition(made, True)
         best = [modelled(normal_form(k), spec, threads, compiled)[0] for k in kernels]
         return [(k, chosen.schedule, "model") for k, chosen in zip(kernels, best)]
 

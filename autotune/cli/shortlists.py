@@ -234,7 +234,7 @@ def _proved(case: Case, listed: Schedules, options: Options) -> tuple[dict[str, 
     bad: list[tuple[str, str]] = []
     spec = session().spec(options)
     with suppress(errors.AutotuneError):  # a case that cannot be traced has a record of its own
-        for kernel in map(normal_form, partition(program(case))):
+        for kernel in map(normal_form, partition(program(case), not spec.blocks)):
             for schedule in listed.get(kernel.digest, ()):
                 status = Status.CONSTRAINTS
                 try:

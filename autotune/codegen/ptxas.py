@@ -47,6 +47,17 @@ typedef float float4 __attribute__((ext_vector_type(4)));
 #define log2f(x) __nvvm_lg2_approx_f(x)
 #define logf(x) (0.6931471805599453f * __nvvm_lg2_approx_f(x))
 #define sinf(x) __nvvm_sin_approx_f(x)
+static __device__ inline unsigned at_lent(unsigned x, int n) { return __nvvm_shfl_sync_down_i32(~0u, x, n, 31); }
+template <typename T> static __device__ inline T __shfl_down_sync(unsigned, T x, int n) {
+  unsigned words[sizeof(T) / 4];
+  __builtin_memcpy(words, &x, sizeof x);
+  for (unsigned &word : words) word = at_lent(word, n);
+  __builtin_memcpy(&x, words, sizeof x);
+  return x;
+}
+static __device__ inline unsigned long long __cvta_generic_to_shared(const void *at) {
+  return (unsigned long long)(__attribute__((address_space(3))) const void *)at;
+}
 """
 _FLAGS = ("-x", "cuda", "--cuda-device-only", "-nocudainc", "-nocudalib", "-O3", "-ffp-contract=fast", "-w")
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .affine import Affine, FloorDiv, const, var
+from .affine import Affine, Atom, FloorDiv, Mod, const, var
 from .bounds import Domain, domain, domain_of
 from .expr import loads
 from .lower import with_shared_axes
@@ -209,6 +209,9 @@ class Dataflow:
         except TooManyPoints:
             yield Violation("undecided", f"{key[0]}: too many points to count how often each element starts")
             return
+        for s in starts:
+            if isinstance(s.write, Reduce) and (late := _unordered(s)) is not None:
+                yield Violation("order", f"first({late}) may be zero after other contributions, in {s}")
         times = sum(g.rows[: len(starts)], np.zeros_like(g.total))
         what, dims = f"{buffer.scope} {buffer.name}, element", tuple(f"dim{d}" for d in range(len(buffer.shape)))
         if bool((times == 1).all()):
@@ -272,8 +275,12 @@ class Dataflow:
             for b in site.path[len(key[1]) : w.common(site)]:
                 if not isinstance(b, Loop) or b.name in moved or b.constant == 1:
                     continue
-                if w.domain.upper(var(b.name)) == w.domain.lower(var(b.name)):
-                    continue  # the update runs in one iteration only (the body of a remainder): nothing is carried
+                only = w.domain.upper(var(b.name))
+                if only is not None and only == w.domain.lower(var(b.name)):
+                    loops = tuple(lp for lp in site.path if isinstance(lp, Loop))
+                    early = domain(loops, (*_conditions(site.path), var(b.name) * -1 + (only - 1)))
+                    if early.empty or _off(early, index, w.domain, written):
+                        continue  # the update runs in one iteration alone (a remainder's), and is read from then on
                 if not any(site.domain.nonnegative(var(b.name) - e + 1) for e in b.extents):
                     yield Violation("partial", f"{key[0]} is read before its reduction over {b.name} ends, in {site}")
             if site.position < w.position and not apart((site, index), (w, written)):
@@ -309,6 +316,56 @@ def _visits(g: Grid, times: Array, what: str, verb: str, names: tuple[str, ...])
     return Violation("coverage", f"{what} is {verb} {int(times[cell])} times", tuple(zip(names, g.point(cell))))
 
 
+def _unordered(site: Site) -> Affine | None:
+    """A coordinate of `first` that is not proved to be zero before all other contributions to an element.
+
+    Proved: with the loops that it names at zero a contribution is one to the same element, exists, and is a start; of
+    starts there is one. Or the loops count x, and the element is that of x // d: it starts at the least x, where x % d
+    is zero."""
+    write = site.write
+    assert isinstance(write, Reduce) and write.first is not None
+    if any(site.domain.nonnegative(a - 1) for a in write.first):
+        return None  # no contribution starts an element
+    found, reset = list(write.first), set[str]()
+    for a in write.first:
+        if isinstance(atom := _only(a), Mod) and (quotient := atom.arg // atom.divisor) in found:
+            found.remove(a)  # what fused loops leave: x // d and x % d are zero where x is
+            found[found.index(quotient)] = atom.arg
+    index = frozenset().union(*(a.names() for a in write.index))
+    for a in found:
+        if isinstance(atom := _only(a), Mod) and atom.arg // atom.divisor in write.index and _counts(atom.arg, site):
+            reset |= atom.arg.names()
+        elif a.is_linear and a.const == 0 and all(c > 0 for _, c in a.terms) and not _moving(site, a.names() & index):
+            reset |= a.names()
+        else:
+            return a
+    bounds = [*_conditions(site.path), *(e for b in site.path if isinstance(b, Loop) for e in b.extents)]
+    more = any(
+        atom.arg.names() & reset if not isinstance(atom, str) else c > 0 and atom in reset
+        for a in bounds for atom, c in a.terms
+    )  # fmt: skip
+    return write.first[0] if more else None
+
+
+def _only(a: Affine) -> Atom:
+    """The atom that an affine is, "" if it is none."""
+    return a.terms[0][0] if a.const == 0 and len(a.terms) == 1 and a.terms[0][1] == 1 else ""
+
+
+def _moving(site: Site, names: frozenset[str]) -> bool:
+    return any(site.domain.upper(var(n)) != 0 for n in names)
+
+
+def _counts(a: Affine, site: Site) -> bool:
+    """Each iteration of the loops that it names has a larger value than those before."""
+    below = 0
+    for n in reversed([b.name for b in site.path if isinstance(b, Loop) and b.name in a.names()]):
+        if not a.is_linear or a.coefficient(n) <= below:
+            return False
+        below += a.coefficient(n) * (site.domain.upper(var(n)) or 0)
+    return True
+
+
 def _carried(write: Site, read: Site, level: int) -> bool:
     """Is the innermost loop around both, below the buffer's Alloc, one whose iterations follow each other?"""
     common = [b for b in read.path[level : write.common(read)] if isinstance(b, Loop)]
@@ -332,7 +389,8 @@ def _missing(
         fresh = {b.name: var(f"{b.name}'") for b in inner if isinstance(b, Loop)}
         loops = [(b.name, b.extents) for b in inner if isinstance(b, Loop)]
         own = [(f"{n}'", tuple(e.substitute(fresh | before) for e in extents)) for n, extents in loops]
-        guards = [c.substitute(fresh | before) for c in _conditions(inner)] + ([var(innermost) - 1] if late else [])
+        guards = [c.substitute(fresh | before) for c in _conditions(o.path if late else inner)]
+        guards += [var(innermost) - 1] if late else []
         where = Space((*around.loops, *own), (*around.guards, *guards)).normal()
         bodies.append((tuple(a.substitute(fresh | before) for a in touched), where))
     g = per_instance(bodies, shape, [tuple(n for n, _ in around.loops)] * len(bodies))
@@ -381,8 +439,12 @@ def _covers(other: Access, access: Access) -> bool:
 
 def apart(one: Access, two: Access) -> bool:
     """Proved: in some dimension all of one access lies below, or above, all of the other."""
-    for a, b in zip(one[1], two[1]):
-        (low, high), (least, most) = ((s.domain.lower(x), s.domain.upper(x)) for s, x in ((one[0], a), (two[0], b)))
+    return _off(one[0].domain, one[1], two[0].domain, two[1])
+
+
+def _off(one: Domain, index: Index, two: Domain, other: Index) -> bool:
+    for a, b in zip(index, other):
+        (low, high), (least, most) = ((where.lower(x), where.upper(x)) for where, x in ((one, a), (two, b)))
         if None not in (low, high, least, most) and (high < least or most < low):  # type: ignore[operator]
             return True
     return False

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .affine import Affine, var
 from .dtypes import BF16, F16, F32, I8, I32, DType
 from .expr import Expr, Load, Op
-from .nest import Block, Guard, Loop, Reduce
+from .nest import THREAD_KINDS, Alloc, Block, Guard, Loop, Reduce
 
 LANE, ELEMENT = var("lane"), var("e")
 
@@ -161,6 +161,8 @@ def use(element: Loop, path: Sequence[Block]) -> Use | str:
         return f"{known.name} stands under a condition inside {lane.name}: all lanes must take part"
     if any(lane.name in e.names() for b in below if isinstance(b, Loop) for e in b.extents):
         return f"how often {known.name} runs depends on the lane"
+    first = next(n for n, b in enumerate(path) if isinstance(b, Loop) and b.kind in THREAD_KINDS)
+    own = {b.buffer.name for b in path[first:] if isinstance(b, Alloc)}
     depth = element.body[0] if len(element.body) == 1 else None
     if not isinstance(depth, Loop) or depth.constant != known.shape[2] or depth.kind not in ("serial", "unroll"):
         return f"{known.name} sums over one loop of {known.shape[2]}"
@@ -174,6 +176,8 @@ def use(element: Loop, path: Sequence[Block]) -> Use | str:
     factors = _factors(leaf.value, known)
     if factors is None:
         return f"{known.name} multiplies {known.operand} by {known.operand} into {known.result}"
+    if kept := own & {ld.buffer for ld in factors}:
+        return f"{known.name} has operands from other lanes, and {sorted(kept)[0]} is each thread's own"
     for one, two in (factors, factors[::-1]):
         row, column = known.c.at(var(lane.name), var(element.name))
         inner = {lane.name, element.name}

@@ -1,8 +1,9 @@
 """Cutting a program into kernels: which Computes share one nest. Knows only which axes and arrays they share.
 
-Two patterns make a kernel of several Computes: plain stores that read a contraction point by point (its epilogue), and
+Three patterns make a kernel of several Computes: plain stores that read a contraction point by point (its epilogue);
 stages that all have the same outer axes, so that they can run row by row (norms, softmax, chains of reductions and
-stores).
+stores); and, where a machine runs them so, chains with contractions inside, block of rows by block of rows, whose
+arrays in between are larger than all that goes in and out.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from .program import Buffer, Compute, TensorProgram
 MAX_STAGES = 12
 
 
-def partition(program: TensorProgram) -> tuple[TensorProgram, ...]:
+def partition(program: TensorProgram, chains: bool = False) -> tuple[TensorProgram, ...]:
     """One-kernel programs in the order in which they run. Arrays that pass between them keep their names: an output of
-    one is an input of the next."""
+    one is an input of the next. `chains`: contractions may follow each other in one kernel."""
     shared = {c.name: c for c in with_shared_axes(program).computes}
     groups: list[list[str]] = []
     where: dict[str, int] = {}
@@ -30,9 +31,51 @@ def partition(program: TensorProgram) -> tuple[TensorProgram, ...]:
         else:
             where[c.name] = len(groups)
             groups.append([c.name])
+    if chains and len(groups) > 1:
+        groups = _chained(program, shared, groups)
     if len(groups) <= 1:
         return (program,)
     return tuple(_kernel(program, names) for names in groups)
+
+
+def _chained(program: TensorProgram, shared: dict[str, Compute], groups: list[list[str]]) -> list[list[str]]:
+    """Groups that follow each other made one where that saves more traffic than what remains; the longest runs."""
+    buffers = {b.name: b for b in program.buffers}
+    out: list[list[str]] = []
+    n = 0
+    while n < len(groups):
+        end = n + 1
+        for last in range(n + 2, len(groups) + 1):
+            names = [name for g in groups[n:last] for name in g]
+            if len(names) > MAX_STAGES or not _rowwise([shared[name] for name in names]):
+                break
+            kernel = _kernel(program, names)
+            gone = {b for g in groups[n:last] for b in _kernel(program, g).outputs} - set(kernel.outputs)
+            moved = sum(b.bytes for b in kernel.inputs) + sum(buffers[name].bytes for name in kernel.outputs)
+            if gone and sum(buffers[name].bytes for name in gone) > moved:
+                end = last
+        out.append([name for g in groups[n:end] for name in g])
+        n = end
+    return out
+
+
+def _rowwise(members: list[Compute]) -> bool:
+    """All have the same outer axes; what passes between them is read at the same row, and no row reduces over rows."""
+    rows = 0
+    for names in zip(*([a.name for a in m.axes] for m in members)):
+        if len(set(names)) != 1:
+            break
+        rows += 1
+    common = {a.name for a in members[0].axes[:rows]}
+    made = {m.name: m for m in members}
+    for m in members:
+        for ld in loads(m.body):
+            if ld.buffer in made and any(
+                index.single() != axis.name
+                for index, axis in zip(ld.index, made[ld.buffer].axes) if axis.name in common
+            ):  # fmt: skip
+                return False
+    return rows > 0 and all(not ({a.name for a in m.reduce_axes} & common) for m in members)
 
 
 def reuses_operands(c: Compute) -> bool:
@@ -56,25 +99,7 @@ def _joins(c: Compute, group: list[Compute]) -> bool:
         return not reuses_operands(c) and _pointwise(c, first, {g.name for g in group})
     if any(map(reuses_operands, (*group, c))):
         return False
-    members = [*group, c]
-    if len({a.name for a in first.axes}) == 0:
-        return False
-    rows = 0
-    for names in zip(*([a.name for a in m.axes] for m in members)):
-        if len(set(names)) != 1:
-            break
-        rows += 1
-    if rows == 0:
-        return False
-    common = {a.name for a in first.axes[:rows]}
-    made = {g.name: g for g in group}
-    # Inside a row, what passes between stages must be read at this very row.
-    for ld in loads(c.body):
-        if ld.buffer in made and any(
-            index.single() != axis.name for index, axis in zip(ld.index, made[ld.buffer].axes) if axis.name in common
-        ):
-            return False
-    return all(not ({a.name for a in m.reduce_axes} & common) for m in members)
+    return _rowwise([*group, c])
 
 
 def _pointwise(c: Compute, first: Compute, group: set[str]) -> bool:

@@ -105,6 +105,7 @@ def hazards(nest: Nest) -> Iterator[Violation]:
         for _, message in _clashes(nest):
             yield Violation("race", message)
         yield from _under_way(nest)
+        yield from _Order(nest).inside(nest.body, (), ())
 
 
 def _under_way(nest: Nest) -> Iterator[Violation]:
@@ -117,8 +118,14 @@ def _under_way(nest: Nest) -> Iterator[Violation]:
         if not isinstance(s.leaf.value, Load) or s.buffer(nest, name).scope != "shared" or len(region) > len(s.path):
             yield Violation("race", f"{s} is asynchronous, and no copy by threads into shared memory")
         beside = [o.leaf for o in every if o is not s and _region(o) == region]
-        if any(name == leaf.buffer or name in {b for b, _ in reads(leaf)} for leaf in beside):
-            yield Violation("race", f"{s} may be under way when the same threads use {name} again")
+        source = {b for b, _ in reads(s.leaf)}
+        if any(name == leaf.buffer or name in {b for b, _ in reads(leaf)} or leaf.buffer in source for leaf in beside):
+            yield Violation("race", f"{s} may be under way when the same threads use {name}, or its source, again")
+        for n, b in enumerate(s.path):
+            if n < len(region) or not isinstance(b, Loop) or b.kind in THREAD_KINDS or b.constant == 1:
+                continue
+            if not separate(b, n, [(s, s.leaf.index)], s.leaf.index, s.buffer(nest, name)):
+                yield Violation("race", f"{s} may be under way when the next iteration of {b.name} writes the same")
 
 
 def _region(site: Site) -> Position:
@@ -280,7 +287,7 @@ class _Order:
         once = self.run(stmt.body, here, around, pending)
         twice: list[_Use] = []
         if stmt.constant != 1:
-            left = [replace(u, moved=u.moved | {stmt.name}) for u in once if u.name not in separated]
+            left = [replace(u, moved=u.moved | _begun(u, len(path))) for u in once if u.name not in separated]
             twice = self.run(stmt.body, here, around, left)
         return _merged(pending if (stmt.constant or 0) < 1 else [], once, twice)
 
@@ -320,8 +327,11 @@ class _Order:
         for earlier in pending:
             for use in uses:
                 meet = earlier.name == use.name and (earlier.write or use.write)
-                late = getattr(earlier.access[0].leaf, "asynchronous", False) and earlier.write
-                if not meet or apart(earlier.access, use.access) or _other_half(earlier, use):
+                if not meet:
+                    continue
+                layouts = {u.access[0].buffer(self.nest, u.name).contiguous_strides for u in (earlier, use)}
+                late = getattr(earlier.access[0].leaf, "asynchronous", False) or len(layouts) > 1  # of one name
+                if len(layouts) == 1 and (apart(earlier.access, use.access) or _other_half(earlier, use)):
                     continue
                 if late or not _same_thread(earlier, use):
                     what = "writes" if use.write else "reads"
@@ -332,6 +342,54 @@ class _Order:
                     return []
         return pending
 
+    def inside(self, body: tuple[Stmt, ...], position: Position, path: tuple[Block, ...]) -> Iterator[Violation]:
+        """Regions in which threads touch what others write, in other iterations of loops between the thread loops or in
+        other thread loops: nothing orders them. (Iterations of each thread loop alone are `races`' business.)"""
+        for n, stmt in enumerate(body):
+            here = (*position, n)
+            if isinstance(stmt, (Loop, Alloc, Guard)) and not (isinstance(stmt, Loop) and stmt.kind in THREAD_KINDS):
+                yield from self.inside(stmt.body, here, (*path, stmt))
+            elif isinstance(stmt, Loop):
+                uses = list(self._uses(stmt, here, path))
+                for name in {u.name for u in uses if u.write}:
+                    own = [u for u in uses if u.name == name]
+                    pairs = ((u, v) for u in own for v in own if u.write or v.write)
+                    if clash := next((u for u, v in pairs if self._crossed(u, v, own)), None):
+                        yield Violation("race", f"threads of one region share {name}: {clash.access[0]}")
+
+    def _crossed(self, one: _Use, two: _Use, every: list[_Use]) -> bool:
+        """Not proved: within a region both touch the same element in the same thread alone."""
+        a, b = one.access[0], two.access[0]
+        common = a.common(b)
+        moved: set[str] = set()
+        for s in (a, b):
+            places = [n for n, lp in enumerate(s.path) if isinstance(lp, Loop) and lp.kind in THREAD_KINDS]
+            for n in range(places[0], places[-1]):
+                lp = s.path[n]
+                if not isinstance(lp, Loop) or lp.kind in THREAD_KINDS or lp.constant == 1:
+                    continue
+                held = [u.access for u in every if u.access[0].position[: n + 1] == s.position[: n + 1]]
+                if n >= common or not separate(lp, n, held, one.access[1], a.buffer(self.nest, one.name)):
+                    moved.add(lp.name)
+        # Thread loops around both have their iterations apart, whatever stands inside of them.
+        fixed = next((n for n, lp in enumerate(a.path) if isinstance(lp, Loop) and lp.name in moved), common)
+        if not any(map(_numbers, (*a.path[min(fixed, common) :], *b.path[min(fixed, common) :]))):
+            return False
+        if apart(one.access, two.access):
+            return False
+        return not _same_thread(replace(one, moved=frozenset(moved)), two)
+
+
+def _numbers(block: Block) -> bool:
+    """Is this a loop over several threads?"""
+    return isinstance(block, Loop) and block.kind in THREAD_KINDS and block.constant != 1
+
+
+def _begun(use: _Use, level: int) -> frozenset[str]:
+    """The loops of a block around a use, from the given level on: that one has gone on, the others begin again."""
+    site = use.access[0]
+    return frozenset(b.name for b in site.path[level : len(_region(site)) - 1] if isinstance(b, Loop))
+
 
 def _merged(*rows: list[_Use]) -> list[_Use]:
     return list(dict.fromkeys(use for row in rows for use in row))
@@ -340,12 +398,12 @@ def _merged(*rows: list[_Use]) -> list[_Use]:
 def _other_half(earlier: _Use, use: _Use) -> bool:
     """Proved: in one dimension both name a remainder of the same loop, in the same iteration, and never the same."""
     (one, index), (two, other) = earlier.access, use.access
-    around = {b.name for b in two.path[: one.common(two)] if isinstance(b, Loop)} - earlier.moved
+    level = min(one.common(two), len(_region(one)) - 1, len(_region(two)) - 1)  # threads are not in the same iteration
+    around = {b.name for b in two.path[:level] if isinstance(b, Loop)} - earlier.moved
     for a, b in zip(index, other):
         names = a.names() | b.names()
-        divisors = [t.divisor for t, _ in (*a.terms, *b.terms) if isinstance(t, Mod)]
-        linear = any(isinstance(t, str) for t, _ in (*a.terms, *b.terms))
-        if len(names) == 1 and names <= around and divisors and not linear:
+        divisors = [t.divisor for t, _ in (*a.terms, *b.terms) if isinstance(t, Mod) and t.arg.is_linear]
+        if len(names) == 1 and names <= around and 0 < len(divisors) == len(a.terms) + len(b.terms):
             at = {next(iter(names)): np.arange(lcm(*divisors))}
             if bool(np.all(a.evaluate(at) != b.evaluate(at))):
                 return True
@@ -361,7 +419,7 @@ def _same_thread(earlier: _Use, use: _Use) -> bool:
     """
     (one, index), (two, other) = earlier.access, use.access
     loops = [[b for b in s.path if isinstance(b, Loop)] for s in (one, two)]
-    threads = [[b for b in row if b.kind in THREAD_KINDS and b.constant != 1] for row in loops]
+    threads = [list(filter(_numbers, row)) for row in loops]
     if not any(threads):
         return True  # thread 0 does both
     alike = [[(b.kind, b.extents if b.kind == "thread" else ()) for b in row] for row in threads]
@@ -373,7 +431,24 @@ def _same_thread(earlier: _Use, use: _Use) -> bool:
     around = {b.name for b in two.path[: one.common(two)] if isinstance(b, Loop)} - earlier.moved
     inside = [{b.name: b.extents for b in row[row.index(own[0]) :]} if own else {} for row, own in zip(loops, threads)]
     rest = used - numbers - around
-    return numbers <= used and all(n in inside[1] and inside[0].get(n) == inside[1][n] for n in rest)
+    if inside[0].keys() - renamed.keys() & numbers or rest & earlier.moved or not numbers <= used:
+        return False  # (a name of the one's own would be taken for a thread of the other)
+    if not all(n in inside[1] and inside[0].get(n) == inside[1][n] for n in rest):
+        return False
+    if all(var(n) in other for n in numbers):
+        return True
+    pairs = [(u, v) for u, v in ((earlier, use), (use, earlier)) if u.write]
+    return any(_no_more(v.access[0], u.access[0]) for u, v in pairs)
 
 
-__all__ = ["AXES", "Entry", "Launch", "bound", "grids", "hazards", "launch", "spread", "synchronised", "threaded"]
+def _no_more(one: Site, two: Site) -> bool:
+    """Proved: whatever the threads of the first statement's region are, those of the second one's are, too."""
+    conditions = [{c for b in s.path if isinstance(b, Guard) for c in b.conditions} for s in (one, two)]
+    threads = [[b for b in s.path if isinstance(b, Loop) and _numbers(b)] for s in (one, two)]
+    fits = [a.extents == b.extents or bound(a) <= (b.constant or 0) for a, b in zip(*threads)]
+    return conditions[1] <= conditions[0] and all(fits)
+
+
+__all__ = [
+    "AXES", "Entry", "Launch", "Position", "bound", "grids", "hazards", "launch", "spread", "synchronised", "threaded",
+]  # fmt: skip

@@ -16,7 +16,7 @@ from .dataflow import sites as all_sites
 from .digits import digits
 from .errors import VerifyError
 from .expr import gathers, names
-from .instructions import use
+from .instructions import INSTRUCTIONS, use
 from .limits import Limits
 from .nest import (
     BLOCK_KINDS,
@@ -35,7 +35,7 @@ from .nest import (
 )
 from .program import COMBINERS, Buffer, TensorProgram
 from .races import races
-from .spmd import grids, hazards, launch, spread, threaded
+from .spmd import Position, grids, hazards, launch, spread, threaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Report:
 def verify(program: TensorProgram, nest: Nest, limits: Limits) -> Report:
     """All checks. The first group that fails ends the verification: later ones rely on what earlier ones prove."""
     sites: list[Site] = []
-    found = list(_Structure(program, nest, sites).violations())
+    found = [*_Structure(program, nest, sites).violations(), *_numbered(nest)]
     if found:
         return Report(tuple(found))
     found = list(_limits(nest, sites, limits)) + list(_bounds(nest, sites))
@@ -109,8 +109,8 @@ class _Structure:
                     self.sites.append(site)
 
     def _loop(self, lp: Loop, path: tuple[Block, ...], loops: dict[str, Loop]) -> Iterator[Violation]:
-        if lp.name in loops or not lp.extents:
-            yield Violation("names", f"loop {lp.name} repeats a name of its path, or has no extent")
+        if lp.name in loops or not lp.extents or "'" in lp.name:  # names with a prime are the proofs' own
+            yield Violation("names", f"loop {lp.name} repeats a name of its path, has a prime in it, or no extent")
         yield from _bound(lp.extents, loops, lp.name)
         if lp.kind == "tensor" and isinstance(why := use(lp, path), str):
             yield Violation("tensor", f"{lp.name}: {why}")
@@ -118,8 +118,8 @@ class _Structure:
         inside = [k.kind for k in loops.values()]
         bad = (lp.kind == "parallel" and bool(inside)) or (lp.kind != "vector" and "vector" in inside)
         bad |= "tensor" in inside and lp.kind not in ("serial", "unroll")
-        if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis
-            bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS)
+        if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis; a grid is a box, and has no condition
+            bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS) or not lp.constant
         if lp.kind in THREAD_KINDS:
             threads = [k for k in inside if k in THREAD_KINDS]
             bad = bool(set(inside) - {"serial", "unroll", *BLOCK_KINDS, *THREAD_KINDS})
@@ -165,7 +165,9 @@ class _Structure:
 def _shares(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
     """Shared arrays stand around thread loops, others outside of them are spread over the threads."""
     alone = any(isinstance(b, Loop) and b.kind in THREAD_KINDS for b in path)
-    if stmt.buffer.scope == "shared":
+    if stmt.buffer.scope != "scratch" and any(inside for _, inside in grids((stmt,))):
+        yield Violation("buffers", f"{stmt.buffer.scope} {stmt.buffer.name} stands around grids")
+    elif stmt.buffer.scope == "shared":
         if alone or not any(isinstance(b, Loop) and b.kind in BLOCK_KINDS for b in path) and not threaded(stmt):
             yield Violation("buffers", f"shared {stmt.buffer.name} is allocated by one thread")
     elif stmt.buffer.scope == "scratch" and any(inside for _, inside in grids((stmt,))):
@@ -173,7 +175,7 @@ def _shares(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
             yield Violation("buffers", f"{stmt.buffer.name} stands around grids, and inside a loop or a guard")
     elif stmt.buffer.scope == "warp":
         yield from _lanes(stmt, path)
-    elif not alone and threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
+    elif threaded(stmt) and (stmt.buffer.scope != "register" or spread(stmt) is None):
         yield Violation("buffers", f"{stmt.buffer.scope} {stmt.buffer.name} is reached by several threads")
 
 
@@ -193,6 +195,28 @@ def _lanes(stmt: Alloc, path: tuple[Block, ...]) -> Iterator[Violation]:
             ahead = (index[-1] - own) if len(index) == 1 else own + var("?")
             if not ahead.is_const or ahead.const < 0 or (ahead.const and (n == 0 or together)):
                 yield Violation("warp", f"{name}[{', '.join(map(str, index))}] is no lane's own, nor one further on")
+
+
+def _numbered(nest: Nest) -> Iterator[Violation]:
+    """All that one launch does is done by the same blocks: none waits for another; and in a region that counts threads
+    through several loops, by the same of these loops."""
+    for stmt, _ in grids(nest.body):
+        blocks: set[tuple[Position, ...]] = set()
+        together: dict[Position, set[tuple[Position, ...]]] = defaultdict(set)
+        for s in all_sites((stmt,)):
+            blocks.add(_places(s, BLOCK_KINDS))
+            if threads := _places(s, THREAD_KINDS):
+                together[threads[0]].add(_places(s, ("thread",)))
+        if len(blocks) > 1:
+            yield Violation("kind", "blocks of one launch do different things, one after another")
+        if any(len(chains) > 1 for chains in together.values()):
+            yield Violation("kind", "loops that count threads together stand side by side")
+
+
+def _places(site: Site, kinds: tuple[str, ...]) -> tuple[Position, ...]:
+    """The positions of the loops of some kinds around a statement."""
+    found = (n for n, b in enumerate(site.path) if isinstance(b, Loop) and b.kind in kinds)
+    return tuple(site.position[: n + 1] for n in found)
 
 
 def _bound(values: tuple[Affine, ...], loops: dict[str, Loop], what: object) -> Iterator[Violation]:
@@ -228,6 +252,13 @@ def _limits(nest: Nest, sites: list[Site], limits: Limits) -> Iterator[Violation
         lanes = max((b.size for b in held), default=0)
         if held and (lanes > limits.warp or asked.threads % limits.warp or asked.block[1:] != (1, 1)):
             yield Violation("limit", f"{held[0].name} needs whole warps of {lanes} or more threads, along x alone")
+        tensors = [s for s, _ in walk((stmt,)) if isinstance(s, Loop) and s.kind == "tensor"]
+        for n in {INSTRUCTIONS[s.instruction].lanes for s in tensors}:
+            if asked.block[0] % n and asked.block[1:] != (1, 1):
+                yield Violation("tensor", f"{n} threads along x are no warp where {asked.block[0]} are in a row")
+        held = [s.buffer for s, _ in walk((stmt,)) if isinstance(s, Alloc) and s.buffer.scope == "shared"]
+        if len({(b.name, b.dtype) for b in held}) > len({b.name for b in held}):
+            yield Violation("buffers", "shared arrays of one name, and so of one memory, have several types")
         if asked.shared_bytes > limits.shared_bytes:
             yield Violation("limit", f"{asked.shared_bytes} bytes of shared memory; at most {limits.shared_bytes}")
         for axis, blocks, room in zip("xyz", asked.grid, limits.grid):

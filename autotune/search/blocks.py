@@ -34,7 +34,7 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_seconds
-from .parted import parted
+from .parted import lent, parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
@@ -172,7 +172,7 @@ class TeamSketch:
             rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
             steps += [Reorder(s.name, (*rest, v))] if rest else []
             if v in s.reduce_axes:
-                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, self.spec.shuffles)]
+                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, lent(self.spec, s))]
             elif s.is_reduction:
                 steps.append(RegisterTile(s.name, ((v, threads),)))
             else:

@@ -10,10 +10,13 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import Parallel, Reorder, Split, Step, StoreHint, Tile, Unroll, Vectorize
+from ..ir.steps import Parallel, Reorder, Segment, Split, Step, StoreHint, Tile, Unroll, Vectorize
+from ..ir.steps.segment import changes
 from .facts import Access, Facts, Stage
 from .machine import Machine
 from .sketch import Point, Priced, grid, vectorized
+
+PARTS = 12  # bodies that choosing by position may make
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,22 @@ class MapSketch:
     name: str = "map"
 
     @cached_property
+    def cuts(self) -> dict[str, tuple[int, ...]]:
+        """Where axes are cut because the stage chooses by position, in few parts: a part chooses nothing."""
+        found: dict[str, tuple[int, ...]] = {}
+        parts = 1
+        for axis in reversed(self.stage.axes):
+            n = self.stage.extents[axis]
+            at = tuple(sorted({c for c in changes(self.stage.compute.body, axis, n) if 0 < c < n}))
+            if at and parts * (len(at) + 1) <= PARTS:
+                found[axis], parts = at, parts * (len(at) + 1)
+        return found
+
+    @cached_property
     def turned(self) -> str | None:
         """The axis along which an operand is contiguous while the result is not."""
         s = self.stage
-        if not s.axes:
+        if not s.axes or self.cuts:
             return None
         v = s.axes[-1]
         for a in s.loads:
@@ -99,7 +114,7 @@ class MapSketch:
         name, axes = s.name, list(s.axes)
         if not axes:
             return Schedule()
-        steps: list[Step] = []
+        steps: list[Step] = [Segment(name, axis, cuts) for axis, cuts in self.cuts.items()]
         if self.turned:
             steps += self._turn(self.turned, axes[-1], point)
             outer = next((a for a in axes if a not in (self.turned, axes[-1])), f"{self.turned}.0")

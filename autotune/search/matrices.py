@@ -32,6 +32,7 @@ from ..ir.steps import (
 from .facts import Access, Facts, Stage
 from .sketch import Point, Priced, grid, select
 
+ADDRESSES = 40  # registers of a thread that are neither accumulators nor operands
 LINE = 16  # bytes that one load or store moves, and by which rows in shared memory are padded
 
 
@@ -124,10 +125,12 @@ class MatrixSketch:
             run = self._run(a, high, wide, deep)
             chunks = np.maximum(1, run * size // LINE)
             fits &= (run * size % LINE == 0) & (threads % chunks == 0) & (threads // chunks >= 1)
+        held = self.spec.core.registers // threads if self.spec.core else 255
+        room = np.minimum(held, 160 + ADDRESSES)
         rules = {
             "threads": (threads >= 64) & (threads <= min(512, self.spec.threads_per_block)),
-            "registers": ty * tx * known.c.elements
-            + depth * (ty * known.a.words(known.operand) + tx * known.b.words(known.operand)) <= 160,
+            "registers": ty * tx * known.c.elements + ADDRESSES
+            + depth * (ty * known.a.words(known.operand) + tx * known.b.words(known.operand)) <= room,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
             "whole tiles": (m % high == 0) & (n % wide == 0) & (k % deep == 0),
             "depth": (ahead == 0) | (deep * 2 * parts <= k),

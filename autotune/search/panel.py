@@ -74,6 +74,16 @@ class PanelSketch:
         return tuple(a for a in self.stage.axes if a not in (self.v, self.u))
 
     @cached_property
+    def near(self) -> tuple[str, ...]:
+        """Of these, axes that no wide operand moves with: what is packed of it serves them all."""
+        found = [a for a in self.batch if not any(ld.uses(a) for ld in self.wide)]
+        return tuple(sorted(found, key=lambda a: -self.stage.extents[a]))
+
+    @cached_property
+    def far(self) -> tuple[str, ...]:
+        return tuple(a for a in self.batch if a not in self.near)
+
+    @cached_property
     def inner_reductions(self) -> tuple[str, ...]:
         return tuple(a for a in self.stage.reduce_axes if a != self.k)
 
@@ -145,7 +155,7 @@ class PanelSketch:
         mr, nr = columns["mr"], columns["nv"] * lanes
         columns["mc"] = ceil_div(ceil_div(m, columns.pop("mb")), mr) * mr
         columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
-        if self.threads > 1 and not self.batch:
+        if self.threads > 1 and not self.far:
             units = np.where(columns["order"] == 0, ceil_div(n, columns["nc"]), ceil_div(m, columns["mc"]))
             idle = units < min(self.threads, units.max())  # some threads would have nothing to do
             rejected["idle-threads"] = int(idle.sum())
@@ -188,7 +198,9 @@ class PanelSketch:
         steps += [Split(s, u, point["mc"])] if u else []
         outer = [f"{axis[a]}.0" for a in _ORDERS[point["order"]] if axis[a]]
         inner = [f"{v}.1"] + ([f"{u}.1"] if u else [])
-        steps.append(Reorder(s, (*self.batch, *outer, *inner, *self.inner_reductions, f"{k}.1")))
+        # The order that has columns outermost packs the wide operand there, around what it serves.
+        head = [*self.far, *self.near, *outer] if point["order"] else [*self.far, *outer[:2], *self.near, *outer[2:]]
+        steps.append(Reorder(s, (*head, *inner, *self.inner_reductions, f"{k}.1")))
 
         def inside(name: str) -> str:
             return max(f"{name}.0", f"{k}.0", key=outer.index)
@@ -228,7 +240,7 @@ class PanelSketch:
             steps += vectorized(stage, f"{v}.1.1", lanes)
         steps += cached
         if self.threads > 1:
-            steps.append(Parallel(s, self.batch[0] if self.batch else outer[0], 1))
+            steps.append(Parallel(s, head[0], 1))
         return Schedule(tuple(steps))
 
     def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:
@@ -237,12 +249,22 @@ class PanelSketch:
         cache = f"{self.stage.name}.load{a.ordinal}"
         panel, lanes = copy_loop(cache, a.dims[axis]), self.lanes
         other = self._dim(a, cache)
-        if turned and other:
+        if turned and other and a.contiguous(self.k):
             # A block is read along the operand's own contiguous axis and written along the panel: two vector loops.
             return [
                 Tile(cache, ((panel, width), (other, lanes))),
                 Split(cache, f"{panel}.1", lanes, "cut"),
                 Vectorize(cache, f"{other}.1", lanes),
+                Vectorize(cache, f"{panel}.1.1", lanes),
+            ]
+        if turned and other:
+            # Nothing runs along the reduction: one vector of the panel walks along the operand's own order, so that as
+            # few of its lines as there are lanes are wanted at a time.
+            inner = [copy_loop(cache, d) for d in range(len(a.buffer.shape)) if copy_loop(cache, d) != panel]
+            return [
+                Tile(cache, ((panel, width),)),
+                Split(cache, f"{panel}.1", lanes, "cut"),
+                Reorder(cache, (f"{panel}.1.0", *inner, f"{panel}.1.1")),
                 Vectorize(cache, f"{panel}.1.1", lanes),
             ]
         if mode == 8 and other:
@@ -273,6 +295,12 @@ def _depths(k: int, unit: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(-(-k // -(-k // size) // unit) * unit for size in (192, 256, 384, 512) if size < k))
 
 
+def _wasteful(stage: Stage, v: str, lanes: int) -> bool:
+    """Are vectors along this axis far from full, or loaded from every second element?"""
+    n = stage.extents[v]
+    return -(-n // lanes) * lanes > 1.1 * n or any(a.strides.get(v, 1) != 1 for a in stage.loads)
+
+
 def panel_sketches(
     facts: Facts, stage: Stage, epilogues: tuple[str, ...], spec: DeviceSpec, threads: int
 ) -> list[PanelSketch]:
@@ -280,6 +308,10 @@ def panel_sketches(
     contiguous."""
     candidates = [a for a in stage.axes if stage.store.contiguous(a)]
     candidates = candidates or [a for a in stage.axes if any(ld.contiguous(a) for ld in stage.loads)]
+    lanes = spec.lanes(stage.widest)
+    if all(_wasteful(stage, v, lanes) for v in candidates):
+        # Results are written apart then, once each; vectors are full and operands packed for them.
+        candidates += [a for a in stage.axes if a not in candidates and stage.extents[a] >= lanes]
     found = []
     for v in candidates:
         if not stage.loads or not any(ld.uses(v) for ld in stage.loads):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
+SCATTER_CYCLES = 1.5  # to write one lane by itself
 WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
 TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
@@ -80,8 +81,12 @@ def price(sketch: PanelSketch, columns: Columns) -> tuple[Column, dict[str, Colu
     mach, s = Machine(sketch.spec, sketch.threads, sketch.stage.widest), _shape(sketch, columns)
     compute = s.depth * _cycles(sketch, mach, s) * _conflicts(mach, s) * s.batch * mach.cycle
     tiles = np.ceil(s.m / s.mr) * np.ceil(s.n / s.nr) * s.passes
-    tile = tiles * (WRITE_CYCLES * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
-    pack = _copies(s) * 16 / max(sketch.spec.lanes(sketch.stage.widest), 1) * s.batch * mach.cycle
+    apart = 0.0 if sketch.stage.store.contiguous(sketch.v) else SCATTER_CYCLES * s.lanes
+    tile = tiles * ((WRITE_CYCLES + apart) * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
+    near = math.prod(sketch.stage.extents[a] for a in sketch.near)
+    wide, tall = _copies(s)
+    copies = (wide * np.where(s.order == 0, 1.0, near) + tall * near) * s.batch / near
+    pack = copies * 16 / max(sketch.spec.lanes(sketch.stage.widest), 1) * mach.cycle
     epilogue = 0.0 * s.mr
     if sketch.epilogues:
         late = np.where(columns["epi"] == 1, 3.0, 0.5)
@@ -175,21 +180,21 @@ def _flow(mach: Machine, s: _Shape, least: float) -> Column:
     return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= 16) & (s.nv > 4), 0.93, 1.0)
 
 
-def _copies(s: _Shape) -> Column:
-    """Cycles of packing, for vectors of 16 elements."""
+def _copies(s: _Shape) -> tuple[Column, Column]:
+    """Cycles of packing the wide and the tall operands once, for vectors of 16 elements."""
     turned = TURNED_COPY if s.strided else 0.0
     wide = np.select([s.wide == mode for mode in WIDE_COPY], [cost + turned for cost in WIDE_COPY.values()], 0.0)
     tall = np.select([s.tall == mode for mode in TALL_COPY], list(TALL_COPY.values()), 0.0)
     again = np.where(s.order == 0, 1.0, s.row_blocks)
-    return s.depth * s.n * wide * again * s.wide_loads + s.m * s.depth * tall * s.tall_passes * max(s.tall_loads, 1)
+    return s.depth * s.n * wide * again * s.wide_loads, s.m * s.depth * tall * s.tall_passes * max(s.tall_loads, 1)
 
 
 def _share(sketch: PanelSketch, columns: Columns, s: _Shape) -> Column:
     """The busiest thread's share of the work."""
     if sketch.threads == 1:
         return np.ones(len(s.mr))
-    if sketch.batch:
-        first = sketch.stage.extents[sketch.batch[0]]
+    if sketch.far:
+        first = sketch.stage.extents[sketch.far[0]]
         return np.full(len(s.mr), -(-first // sketch.threads) / first)
     # Blocks are equal but for the last: a thread with the most of them has so much of the axis.
     across = s.order == 0

@@ -16,6 +16,11 @@ from .sketch import Point, Priced, grid, select
 LONG = 2048  # contributions to one result from which on parts pay
 
 
+def lent(spec: DeviceSpec, stage: Stage) -> int:
+    """Lanes that read a stage's results of each other, where registers of its type can be read so."""
+    return spec.shuffles if stage.dtype.bits in (32, 64) else 1
+
+
 @dataclass(frozen=True)
 class PartedSketch:
     """Holes: threads of a block, and parts of the reduction along its inner axis `k`."""
@@ -45,7 +50,7 @@ class PartedSketch:
         return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
 
     def schedule(self, point: Point) -> Schedule:
-        s, k, warp = self.stage, self.k, self.spec.shuffles
+        s, k, warp = self.stage, self.k, lent(self.spec, self.stage)
         name, total, part = s.name, f"{s.name}.total", f"{self.k}.part"
         rest = [a for a in s.reduce_axes if a != k]
         steps: list[Step] = [SplitReduction(name, k, point["parts"])]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..devices.spec import DeviceSpec
 from ..ir.program import TensorProgram
 from .blocks import block_sketches
+from .chain import chain_sketches
 from .facts import Facts, Stage, facts
 from .lanes import lanes_sketches
 from .maps import MapSketch
@@ -41,6 +42,8 @@ def _fitting(known: Facts, spec: DeviceSpec, threads: int) -> list[Sketch]:
         found += lanes_sketches(known, first, names, spec, threads)
     if len(known.stages) == 1 and not first.is_reduction:
         found.append(MapSketch(known, first, spec, threads))
+    elif rest and (chains := chain_sketches(known, spec, threads)):
+        found += chains
     elif not found or rest:
         found += rows_sketches(known, spec, threads)
     return found

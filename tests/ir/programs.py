@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.ir.affine import Affine, affine, var
-from autotune.ir.dtypes import F16, F32, DType
+from autotune.ir.dtypes import F16, F32, I64, DType
 from autotune.ir.equiv import difference
-from autotune.ir.expr import Const, Expr, Load, cast, op
+from autotune.ir.expr import Const, Expr, Index, Load, cast, op
 from autotune.ir.instructions import INSTRUCTIONS
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
@@ -110,6 +110,13 @@ def unrelated(n: int) -> TensorProgram:
     """t0[i] = 2 * a[i], t1[i] = 3 * a[i]: two results"""
     stages = tuple(compute(f"t{c - 2}", axes(i=n), op("mul", at("a", "i"), number(c))) for c in (2, 3))
     return TensorProgram((array("a", n),), stages, ("t0", "t1"))
+
+
+def framed(n: int) -> TensorProgram:
+    """t0[i] = a[i - 2] where there is such an element, else 7: two elements more at both ends"""
+    inside = op("and", op("le", Const(2, I64), Index(var("i"))), op("lt", Index(var("i")), Const(n - 2, I64)))
+    body = op("where", inside, at("a", (var("i") - 2) % (n - 4)), number(7.0))
+    return TensorProgram((array("a", n - 4),), (compute("t0", axes(i=n), body),), ("t0",))
 
 
 def window(n: int, taps: int) -> TensorProgram:

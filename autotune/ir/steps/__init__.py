@@ -7,12 +7,13 @@ from .hints import Prefetch, ReadAhead, StoreHint
 from .loops import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from .pack import Pack, Pad, copy_loop
 from .pipeline import Pipeline
+from .segment import Segment
 from .split import SplitReduction
 from .tensor import Tensorize
 from .tile import RegisterTile, Tile
 
 __all__ = [
     "REGISTRY", "Bind", "ComputeAt", "Distribute", "Fuse", "Pack", "Pad", "Parallel", "Pipeline", "Prefetch",
-    "ReadAhead", "RegisterTile", "Reorder", "Split", "SplitReduction", "Step", "StoreHint", "Tensorize", "Tile",
-    "TreeReduce", "Unroll", "Vectorize", "copy_loop", "step_from_json",
+    "ReadAhead", "RegisterTile", "Reorder", "Segment", "Split", "SplitReduction", "Step", "StoreHint", "Tensorize",
+    "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop", "step_from_json",
 ]  # fmt: skip

@@ -1,0 +1,76 @@
+"""Chains with contractions inside: which programs become one, and that every point of the sketch computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotune.devices import device
+from autotune.ir.collapse import normal_form
+from autotune.ir.partition import partition
+from autotune.search.ranking import Ranking
+from autotune.tracer import trace
+from tests.kernels import problem, softmax, spec
+
+Array = Any
+
+
+def plain(q: Array, k: Array, v: Array) -> Array:
+    return softmax(q @ np.swapaxes(k, -1, -2) * np.float32(0.125)) @ v
+
+
+def masked(q: Array, k: Array, v: Array) -> Array:
+    scores = q @ np.swapaxes(k, -1, -2)
+    at = np.arange(scores.shape[-2])[:, None] >= np.arange(scores.shape[-1])
+    return softmax(np.where(at, scores, np.float32(-1e30))) @ v
+
+
+def layers(x: Array, u: Array, w: Array) -> Array:
+    return np.maximum(x @ u, 0) @ w
+
+
+CHAINS: dict[str, tuple[Callable[..., Array], tuple[tuple[int, ...], ...]]] = {
+    "attention": (plain, ((3, 37, 20), (3, 53, 20), (3, 53, 33))), "one head": (plain, ((40, 16), (64, 16), (64, 16))),
+    "masked": (masked, ((2, 33, 16), (2, 33, 16), (2, 33, 24))), "layers": (layers, ((45, 19), (19, 70), (70, 35))),
+    "few rows": (plain, ((2, 3, 16), (2, 40, 16), (2, 40, 16))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", CHAINS)
+def test_points_of_the_sketch_compute_the_same(name: str, threads: int) -> None:
+    fn, shapes = CHAINS[name]
+    program = normal_form(trace(fn, [spec(*shape) for shape in shapes], {}).program)
+    ranking, rng = Ranking(program, device("cpu"), threads), np.random.default_rng(1)
+    assert (ranking.sketches[0].name == "chain") == (name != "few rows")
+    seconds = ranking.priced[0].seconds
+    for row in (int(np.argmin(seconds)), *map(int, rng.permutation(len(seconds))[:3])):
+        candidate = ranking.candidate(0, row, "test")
+        assert problem(program, candidate.schedule, threads) == "", candidate.point
+
+
+def kernels_of(*shapes: tuple[int, ...]) -> list[list[str]]:
+    program = trace(plain, [spec(*shape) for shape in shapes], {}).program
+    return [[c.name for c in k.computes] for k in partition(program, True)]
+
+
+def test_a_chain_is_one_kernel_where_what_is_between_is_larger_than_what_is_outside() -> None:
+    assert len(kernels_of((8, 256, 32), (8, 256, 32), (8, 256, 32))) == 1
+    assert len(kernels_of((8, 1, 64), (8, 256, 64), (8, 256, 64))) > 1, "keys and values are all there is to read"
+    program = trace(plain, [spec(8, 256, 32)] * 3, {}).program
+    assert len(partition(program)) > 1, "only where it is asked for"
+    narrow = trace(layers, [spec(64, 128), spec(128, 128), spec(128, 64)], {}).program
+    assert len(partition(narrow, True)) == 2
+
+
+def test_the_scores_of_all_rows_are_never_an_array() -> None:
+    (kernel,) = partition(trace(plain, [spec(4, 512, 32)] * 3, {}).program, True)
+    program = normal_form(kernel)
+    candidate = next(Ranking(program, device("cpu"), 1).best())
+    from autotune.codegen import build
+
+    nest = build.plan(program, candidate.schedule, device("cpu"))
+    assert max(b.size for b in nest.all_buffers.values() if b.scope not in ("input", "output")) < 512 * 512 // 4
