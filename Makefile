@@ -28,15 +28,17 @@ bench: $(STAMP)
 
 venv: $(STAMP)
 
-# An OpenCL device and a simulated one, compilers for AMD GPUs and for C++, for the tests of those languages: Debian's where that is possible.
+# An OpenCL device and a simulated one, compilers for AMD GPUs and for C++, for the tests of those languages: Debian's where
+# that is possible.
+PACKAGES := pocl-opencl-icd ocl-icd-opencl-dev clang-19 lld-19 g++ oclgrind
 tools: .venv/.tools
 
 .venv/.tools: $(STAMP)
 	@{ command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
-	   { test -e /etc/OpenCL/vendors/pocl.icd && test -e /usr/include/CL/cl.h && command -v clang-19 >/dev/null && command -v g++ >/dev/null && command -v oclgrind >/dev/null || \
-	     { apt-get update -q && apt-get install -qy --no-install-recommends pocl-opencl-icd ocl-icd-opencl-dev clang-19 g++ oclgrind; }; } >/dev/null; } || \
+	   { dpkg -s $(PACKAGES) || { apt-get update -q && apt-get install -qy --no-install-recommends $(PACKAGES); }; } \
+	   >/dev/null 2>&1; } || \
 	  { $(BIN)/python -m pip install -q ziglang; \
-	    echo 'not root, or no apt-get: the tests that need Debian'"'"'s PoCL are skipped if it is not here' >&2; }
+	    echo 'not root, no apt-get, or no network: tests that need $(PACKAGES) are skipped where these are not here' >&2; }
 	@touch $@
 
 $(STAMP): pyproject.toml
