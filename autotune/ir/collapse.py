@@ -30,6 +30,7 @@ def collapse(program: TensorProgram) -> TensorProgram:
     extents = {c.name: {a.name: a.extent for a in c.all_axes} for c in program.computes}
     indexed = {c.name: frozenset().union(*(n.value.names() for n in walk(c.body) if isinstance(n, Index)))
                for c in program.computes}  # fmt: skip
+    orders = {c.name: [[a.name for a in axes] for axes in (c.axes, c.reduce_axes)] for c in program.computes}
     gathered = {source.buffer for c in program.computes for source, *_ in gathers(c.body)}
     whole = [b for b in buffers.values() if b.name not in gathered]
     dims = {(b.name, d) for b in whole for d in range(len(b.shape) - 1) if _one_run(b, d)}
@@ -61,10 +62,26 @@ def collapse(program: TensorProgram) -> TensorProgram:
         found = [(c, index) for c, rows in accesses.items() for name, index in rows if name == dim[0]]
         return bool(found) and all(any(p[0] == c and at(p, dim[0], index, dim[1]) for p in pairs) for c, index in found)
 
+    def apart(pair: Pair) -> bool:
+        """Through an axis of one iteration, which no index needs to name, this pair joins others of which some access
+        names some and not all."""
+        name, *_ = pair
+        if 1 not in (extents[name][pair[1]], extents[name][pair[2]]):
+            return False
+        order = next(axes for axes in orders[name] if pair[1] in axes)
+        joined = next(
+            run for run in _runs(len(order), [(name, p, q) in pairs for p, q in zip(order, order[1:])])
+            if order.index(pair[1]) in run
+        )  # fmt: skip
+        long = {order[n] for n in joined if extents[name][order[n]] != 1}
+        used = [long & frozenset().union(*(a.names() for a in index)) for _, index in accesses[name]]
+        return any(0 < len(names) < len(long) for names in used)
+
     before = -1
     while before != len(dims) + len(pairs):
         before = len(dims) + len(pairs)
         pairs = {pair for pair in pairs if together(pair)}
+        pairs = {pair for pair in pairs if not apart(pair)}
         dims = {dim for dim in dims if everywhere(dim)}
     if not pairs:
         return program

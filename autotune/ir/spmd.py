@@ -392,7 +392,8 @@ def _begun(use: _Use, level: int) -> frozenset[str]:
 
 
 def _merged(*rows: list[_Use]) -> list[_Use]:
-    return list(dict.fromkeys(use for row in rows for use in row))
+    found = {(u.access[0].position, u.access[1], u.name, u.write, u.moved): u for row in rows for u in row}
+    return list(found.values())  # (what stands at one position is one statement, and costly to compare)
 
 
 def _other_half(earlier: _Use, use: _Use) -> bool:

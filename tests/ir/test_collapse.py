@@ -85,6 +85,12 @@ def test_strides_that_are_known_at_run_time_only_stay() -> None:
     assert extents(collapse(TensorProgram((padded,), (made,), ("t",)))) == [[12, 5]]
 
 
+def test_axes_of_one_iteration_join_only_what_belongs_together() -> None:
+    """y names the first axis alone, and x the first and the last: the one between belongs to both."""
+    same(traced(lambda x, y: (x * y).sum(3) * 2, (2, 1, 2, 3), (2, 1, 1, 1)))
+    same(traced(lambda x, y: (x * y + x).transpose(3, 0, 1, 2).sum(0) * 2, (2, 1, 2, 1), (2, 1, 1, 1)))
+
+
 @given(st.data())
 def test_any_program_keeps_its_meaning(data: st.DataObject) -> None:
     """Chains of broadcasts, transpositions, products and reductions over random axes."""
