@@ -373,6 +373,7 @@ def private_operand() -> Case:
     return given, inside(nest.body)
 
 
+# What each argument of the proofs takes, and what it must not.
 HONEST: dict[str, Case] = {
     "rows of threads": rows_of_threads(x, x),
     "serial between": serial_between(4),
