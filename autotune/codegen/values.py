@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ir.affine import Affine, FloorDiv, var
 from ..ir.dtypes import BF16, BOOL, F32, I64, DType
@@ -333,16 +333,23 @@ class Evaluator:
             return self._gather(buffer, index, flat, step)
         return self._load_row(buffer, *fn.address(buffer, flat, lanes.name))
 
-    def _load_row(self, buffer: Buffer, pointer: str, shift: Bytes, level: int) -> Value:
+    def words(self, buffer: Buffer, flat: Flat, dtype: DType) -> Value:
+        """Neighbours in memory seen as one number of `dtype`, in each lane those that are its own."""
+        seen, align = replace(buffer, dtype=dtype), memory_bytes(buffer)
+        if self.lanes is not None and self.lane_step(flat):
+            return self._load_row(seen, *self.fn.address(buffer, flat, self.lanes.name), align)
+        return self._load_element(seen, *self.fn.address(buffer, flat), align)
+
+    def _load_row(self, buffer: Buffer, pointer: str, shift: Bytes, level: int, align: int = 0) -> Value:
         """Neighbours in memory, one a lane."""
         fn, lanes = self.fn, self.lanes
         assert lanes is not None
         level = max(level, fn.load_level(buffer.name))
         masked = lanes.mask and buffer.name not in self.whole_rows
-        key = (pointer, shift, lanes.width, lanes.mask if masked else "")
+        key = (pointer, shift, lanes.width, lanes.mask if masked else "", buffer.dtype)
         if known := fn.recall_load(buffer.name, key, level):
             return known
-        kind, align = wide(memory_type(buffer.dtype), lanes.width), memory_bytes(buffer)
+        kind, align = wide(memory_type(buffer.dtype), lanes.width), align or memory_bytes(buffer)
         place = fn.place(pointer, shift, level)
         if masked:
             level = fn.level
@@ -400,14 +407,15 @@ class Evaluator:
             del fn.fixed[lane[0]]
         return self._load_element(buffer, pointer, shift, level)
 
-    def _load_element(self, buffer: Buffer, pointer: str, shift: Bytes, level: int) -> Value:
+    def _load_element(self, buffer: Buffer, pointer: str, shift: Bytes, level: int, align: int = 0) -> Value:
         fn = self.fn
         level = max(level, fn.load_level(buffer.name))
-        key = (pointer, shift, 1, "")
+        key = (pointer, shift, 1, "", buffer.dtype)
         if known := fn.recall_load(buffer.name, key, level):
             return known
         place = fn.place(pointer, shift, level)
-        text = fn.emit(f"load {memory_type(buffer.dtype)}, ptr {place}, align {memory_bytes(buffer)}", level)
+        align = align or memory_bytes(buffer)
+        text = fn.emit(f"load {memory_type(buffer.dtype)}, ptr {place}, align {align}", level)
         if buffer.dtype == BOOL:
             text = fn.emit(f"trunc i8 {text} to i1", level)
         return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, 1, level))

@@ -17,6 +17,7 @@ from ..ir.expr import Expr, Load, Op, loads, names
 from ..ir.expr import walk as walk_expr
 from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
 from ..ir.program import COMBINERS, Buffer
+from .dots import dotted
 from .folding import folded, folded_rows
 from .function import Flat, Function, Value
 from .stores import Stores
@@ -250,6 +251,9 @@ class Writer:
         if isinstance(inner, Loop) and inner.kind == "vector":
             self.tile(stmt, inner)
             return
+        if isinstance(inner, Loop) and inner.kind == "dot":
+            self.dot(stmt, inner)
+            return
         if not all(isinstance(s, (Store, Reduce)) for s in stmt.body):
             raise BuildError(f"vector loop {stmt.name} is not innermost", reason="vector-not-innermost")
         if self._constant(stmt) == 1:
@@ -259,6 +263,23 @@ class Writer:
         if self.ev.lanes is not None:
             self.statements(stmt.body)
         self.ev.lanes = None
+
+    def dot(self, stmt: Loop, inner: Loop) -> None:
+        """A dot instruction; where there is none for such lanes and operands, its products in turn."""
+        ev, leaf = self.ev, inner.body[0]
+        assert isinstance(leaf, Reduce)
+        ev.lanes = self._lanes(stmt)
+        made = dotted(ev, inner) if ev.lanes is not None else None
+        if made is not None:
+            buffer = self.buffers[leaf.buffer]
+            self.stores.write(buffer, self.fn.flat(buffer, leaf.index), made, False)
+            ev.lanes = None
+            return
+        ev.lanes = None
+        for i in range(inner.constant or 0):
+            self.fn.fixed[inner.name] = i
+            self.vector(replace(stmt, body=(leaf,)))
+        self.fn.fixed.pop(inner.name, None)
 
     def _lanes(self, stmt: Loop) -> Lanes | None:
         """The lanes of a vector loop at this point; None if there are none. A power of two below `lanes` needs no

@@ -16,6 +16,7 @@ from ..ir.errors import DeviceError
 
 if TYPE_CHECKING:
     from ..ir.banks import Shape
+    from ..ir.dots import Dot
     from ..ir.limits import Limits
 
 # Sustained bandwidth where nothing was measured: reads as a share of what the load ports allow (Zen 3: 182, 101, 74 and
@@ -98,6 +99,13 @@ class DeviceSpec:
         return self.warp if self.kind in ("cuda", "hip") else 1
 
     @property
+    def dots(self) -> tuple[Dot, ...]:
+        """The dot instructions of its vectors."""
+        from ..ir.dots import DOTS
+
+        return tuple(d for d in DOTS.values() if d.feature in self.features and "+avx512vl" in self.features)
+
+    @property
     def blocks(self) -> bool:
         """Does it run blocks of threads (a GPU), not one thread a core (a CPU)?"""
         return self.kind != "cpu"
@@ -157,7 +165,8 @@ class DeviceSpec:
             known = tuple(name for name, _ in self.matrix)
             return Limits(threads=self.threads_per_block, shared_bytes=self.shared_bytes, instructions=known,
                           warp=self.shuffles, grid=grid)
-        return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers)
+        dots = tuple(d.name for d in self.dots)
+        return Limits(vector_bits=self.vector_bits, vector_registers=self.vector_registers, instructions=dots)
 
     def memory(self) -> Shape:
         """How the warps of a device with blocks reach its memory."""

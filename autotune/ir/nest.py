@@ -20,7 +20,7 @@ from .program import Buffer
 
 BLOCK_KINDS = ("block.x", "block.y", "block.z")
 THREAD_KINDS = ("thread.x", "thread.y", "thread.z", "thread")
-LOOP_KINDS = ("serial", "unroll", "vector", "parallel", "tensor", *BLOCK_KINDS, *THREAD_KINDS)
+LOOP_KINDS = ("serial", "unroll", "vector", "parallel", "tensor", "dot", *BLOCK_KINDS, *THREAD_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Loop:
     iteration a block of a grid. "thread.x", ...: one iteration a thread of its block; nested loops of kind "thread"
     count all threads of a block together, the innermost fastest. What stands in no thread loop of an axis is done by
     the threads that are number 0 along it. `barrier`: all threads of the block meet before the loop begins.
-    "tensor": with what it holds, the matrix instruction `instruction` (`instructions.py`).
+    "tensor": with what it holds, the matrix instruction `instruction` (`instructions.py`); "dot": with its statement,
+    the dot instruction of that name (`dots.py`).
     """
 
     name: str

@@ -16,6 +16,7 @@ from .dataflow import sites as all_sites
 from .digits import digits
 from .errors import VerifyError
 from .expr import gathers, names
+from .dots import misuse
 from .instructions import INSTRUCTIONS, use
 from .limits import Limits
 from .nest import (
@@ -114,9 +115,11 @@ class _Structure:
         yield from _bound(lp.extents, loops, lp.name)
         if lp.kind == "tensor" and isinstance(why := use(lp, path), str):
             yield Violation("tensor", f"{lp.name}: {why}")
+        if lp.kind == "dot" and (why := misuse(lp, path)):
+            yield Violation("dot", f"{lp.name}: {why}")
         most = min((e.const for e in lp.extents if e.is_const), default=None)
         inside = [k.kind for k in loops.values()]
-        bad = (lp.kind == "parallel" and bool(inside)) or (lp.kind != "vector" and "vector" in inside)
+        bad = (lp.kind == "parallel" and bool(inside)) or (lp.kind not in ("vector", "dot") and "vector" in inside)
         bad |= "tensor" in inside and lp.kind not in ("serial", "unroll")
         if lp.kind in BLOCK_KINDS:  # blocks are outermost, one loop an axis; a grid is a box, and has no condition
             bad = lp.kind in inside or not set(inside) <= set(BLOCK_KINDS) or not lp.constant

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..affine import Affine, const, var
+from ..dtypes import DType
+from ..dtypes import dtype as parse_dtype
 from ..expr import Const, Expr, Load, Op, loads, names, substitute, transform
+from ..expr import walk as walk_expr
 from ..nest import Alloc, Guard, Loop, Nest, Reduce, Stmt, Store, leaves, map_leaves, tags, walk, with_body
 from ..program import Buffer
 from .base import Path, Step, enclosing, prune_terms, rewrite_loops
@@ -22,10 +25,10 @@ class Pack(Step, kind="pack"):
     """for k: for j: C += A * B[k,j]  -->  for k: { P[j/w, k, j%w] = B[k,j] for the block below; for j: C += A * P }
 
     `load` counts the loads of the stage's expression from the left; what is staged is the largest subexpression that
-    varies with the same loops, so a prologue is computed once an element (`bare`: the operand alone). `at` names the
-    loop inside which one block is staged ("" = before all loops). `panels` gives (dimension of the load, width): such a
-    dimension is cut into panels, the panel number outermost and the position inside a panel innermost. The copy is a
-    stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel
+    varies with the same loops, so a prologue is computed once an element (`bare`: the operand alone, and as the wider
+    type `dtype` if that is given and all it meets is a cast). `at` names the loop inside which one block is staged
+    ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into panels; panel
+    numbers are outermost and the positions inside panels innermost, in the order given. The copy is a stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel
     dimension by its width (`tile`) and the panel arithmetic disappears.
     """
 
@@ -33,6 +36,7 @@ class Pack(Step, kind="pack"):
     at: str
     panels: tuple[tuple[int, int], ...] = ()
     bare: bool = False
+    dtype: str = ""
 
     @property
     def name(self) -> str:
@@ -94,6 +98,8 @@ class Pack(Step, kind="pack"):
         caches = frozenset(n for n, b in nest.all_buffers.items() if b.scope in ("scratch", "register"))
         whole = target if self.bare else staged(leaf.value, target, caches)
         value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
+        if self.dtype:
+            value = Op("cast", (value,), self._wider(leaf.value, target))
         cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
         boxes = [_constant(terms) for terms in extents]
         fill: Stmt = Store(self.name, _cell(position, widths, boxes), value, self.name, (), "copy")
@@ -109,6 +115,15 @@ class Pack(Step, kind="pack"):
             return (replace(leaf, value=new),)
 
         return Alloc(cache, (fill, *map_leaves(body, use)))
+
+    def _wider(self, value: Expr, target: Load) -> DType:
+        """`dtype`, which has every value of the operand and takes part in nothing but a cast."""
+        kind, old = parse_dtype(self.dtype), target.dtype
+        holds = kind.bits > old.bits and (kind.kind == old.kind or (old.kind, kind.kind) == ("u", "i"))
+        users = [node for node in walk_expr(value) if isinstance(node, Op) and target in node.args]
+        if not self.bare or not holds or any(node.name != "cast" for node in users):
+            raise self.fail(f"{old} cannot be kept as {kind} here", "bad-type")
+        return kind
 
     def _operand(
         self, whole: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
@@ -179,22 +194,23 @@ def staged(value: Expr, target: Load, caches: frozenset[str] = frozenset()) -> E
 
 
 def _shape(extents: list[tuple[Affine, ...]], widths: dict[int, int], size: int) -> tuple[int, ...]:
-    """Panel counts, then the dimensions that are not cut, then panel widths. Rows of a plain copy are a line longer
-    where they would otherwise lie a multiple of 1 KiB apart, which puts them all into a few sets of a cache."""
+    """Panel counts, then the dimensions that are not cut, then panel widths, as the panels are listed. Rows of a plain
+    copy are a line longer where they would otherwise lie a multiple of 1 KiB apart, which puts them all into a few sets
+    of a cache."""
     boxes = [_constant(terms) for terms in extents]
     if not widths and len(boxes) > 1 and boxes[-1] * size % 1024 == 0:
         boxes[-1] += max(1, 64 // size)
-    panels = [-(-box // widths[d]) for d, box in enumerate(boxes) if d in widths]
+    panels = [-(-boxes[d] // w) for d, w in widths.items()]
     plain = [box for d, box in enumerate(boxes) if d not in widths]
-    return (*panels, *plain, *(w for d, w in sorted(widths.items())))
+    return (*panels, *plain, *widths.values())
 
 
 def _cell(position: list[Affine], widths: dict[int, int], boxes: list[int]) -> tuple[Affine, ...]:
     """Where the cache keeps the element at a block coordinate; a panel as wide as the block has no number."""
     one = {d for d, w in widths.items() if boxes[d] <= w}
-    panels = [const(0) if d in one else p // widths[d] for d, p in enumerate(position) if d in widths]
+    panels = [const(0) if d in one else position[d] // w for d, w in widths.items()]
     plain = [p for d, p in enumerate(position) if d not in widths]
-    return (*panels, *plain, *(p if d in one else p % widths[d] for d, p in enumerate(position) if d in widths))
+    return (*panels, *plain, *(position[d] if d in one else position[d] % w for d, w in widths.items()))
 
 
 def _separate(a: Affine, inner: set[str]) -> tuple[Affine, Affine]:
