@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..ir.affine import const
-from ..ir.dtypes import I32
 from ..ir.dots import DOTS, Dot, factors
+from ..ir.dtypes import I32
 from ..ir.expr import Load
 from ..ir.nest import Loop, Reduce
 from .function import Value

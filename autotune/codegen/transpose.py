@@ -37,6 +37,15 @@ def transpose(emit: Emit, kind: str, size: int, columns: list[str], height: int,
     return [_resize(emit, kind, r, lanes, width) for r in out[:height]]
 
 
+def interleave(emit: Emit, kind: str, parts: list[str], lanes: int) -> str:
+    """One vector of the first lanes of all parts (a power of two of them), then the second lanes, and so on."""
+    if len(parts) == 1:
+        return parts[0]
+    even, odd = (interleave(emit, kind, parts[n::2], lanes) for n in (0, 1))
+    width = lanes * len(parts) // 2
+    return _shuffle(emit, kind, width, even, odd, [n for i in range(width) for n in (i, width + i)])
+
+
 def _blocks(emit: Emit, kind: str, lanes: int, unit: int, rows: list[str]) -> list[str]:
     """Transpose a square of units: first halves of rows against halves, then within each half."""
     count = len(rows)

@@ -17,11 +17,11 @@ from ..ir.expr import Expr, Load, Op, loads, names
 from ..ir.expr import walk as walk_expr
 from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
 from ..ir.program import COMBINERS, Buffer
+from .blocks import block, step_along
 from .dots import dotted
 from .folding import folded, folded_rows
 from .function import Flat, Function, Value
 from .stores import Stores
-from .transpose import transpose
 from .values import Evaluator, Lanes, literal, memory_bytes, memory_type, scalar_type, wide
 
 
@@ -144,7 +144,7 @@ class Writer:
 
     def unrolled(self, stmt: Loop) -> None:
         fn = self.fn
-        n = self._constant(stmt)
+        n = self.constant(stmt)
         if n is None:
             self.counted(stmt)
             return
@@ -165,7 +165,7 @@ class Writer:
         leaf = inner[-1].body[0] if len(inner[-1].body) == 1 else None
         if not isinstance(leaf, Reduce) or leaf.first is None or len(inner) not in (2, 3) or n < 2 or n & (n - 1):
             return False
-        lanes, counts = inner[-1], [self._constant(lp) for lp in inner[1:]]
+        lanes, counts = inner[-1], [self.constant(lp) for lp in inner[1:]]
         buffer, source = self.buffers[leaf.buffer], leaf.value
         across = {lp.name for lp in inner[1:]}
         flat = fn.flat(buffer, leaf.index)
@@ -173,7 +173,7 @@ class Writer:
             lanes.kind != "vector" or counts[-1] != lanes.lanes or n > lanes.lanes or counts[0] is None
             or not isinstance(source, Load) or self.buffers[source.buffer].scope != "register"
             or any(a.names() & across for a in leaf.index) or flat.odd
-            or self._step(flat, stmt.name) != memory_bytes(buffer) or buffer.dtype != source.dtype
+            or step_along(flat, stmt.name) != memory_bytes(buffer) or buffer.dtype != source.dtype
         ):  # fmt: skip
             return False
         start = {lp.name: const(0) for lp in inner}
@@ -204,7 +204,7 @@ class Writer:
         ev.lanes = None
         return True
 
-    def _constant(self, stmt: Loop) -> int | None:
+    def constant(self, stmt: Loop) -> int | None:
         """The extent as a number, with unrolled loops at their current values; 0 if it is less."""
         fixed = {name: const(v) for name, v in self.fn.fixed.items()}
         terms = [t.substitute(fixed) for t in stmt.extents]
@@ -212,7 +212,7 @@ class Writer:
 
     def counted(self, stmt: Loop) -> None:
         fn = self.fn
-        n = self._constant(stmt)
+        n = self.constant(stmt)
         if n == 0:
             return
         parallel = stmt.kind == "parallel"
@@ -249,17 +249,17 @@ class Writer:
     def vector(self, stmt: Loop) -> None:
         inner = stmt.body[0] if len(stmt.body) == 1 else None
         if isinstance(inner, Loop) and inner.kind == "vector":
-            self.tile(stmt, inner)
+            block(self, stmt, inner)
             return
         if isinstance(inner, Loop) and inner.kind == "dot":
             self.dot(stmt, inner)
             return
         if not all(isinstance(s, (Store, Reduce)) for s in stmt.body):
             raise BuildError(f"vector loop {stmt.name} is not innermost", reason="vector-not-innermost")
-        if self._constant(stmt) == 1:
+        if self.constant(stmt) == 1:
             self.unrolled(stmt)
             return
-        self.ev.lanes = self._lanes(stmt)
+        self.ev.lanes = self.lanes(stmt)
         if self.ev.lanes is not None:
             self.statements(stmt.body)
         self.ev.lanes = None
@@ -268,7 +268,7 @@ class Writer:
         """A dot instruction; where there is none for such lanes and operands, its products in turn."""
         ev, leaf = self.ev, inner.body[0]
         assert isinstance(leaf, Reduce)
-        ev.lanes = self._lanes(stmt)
+        ev.lanes = self.lanes(stmt)
         made = dotted(ev, inner) if ev.lanes is not None else None
         if made is not None:
             buffer = self.buffers[leaf.buffer]
@@ -281,10 +281,10 @@ class Writer:
             self.vector(replace(stmt, body=(leaf,)))
         self.fn.fixed.pop(inner.name, None)
 
-    def _lanes(self, stmt: Loop) -> Lanes | None:
+    def lanes(self, stmt: Loop) -> Lanes | None:
         """The lanes of a vector loop at this point; None if there are none. A power of two below `lanes` needs no
         mask."""
-        n = self._constant(stmt)
+        n = self.constant(stmt)
         if n is not None:
             if n & (n - 1) == 0:
                 return Lanes(stmt.name, n, n, "") if n else None
@@ -298,60 +298,6 @@ class Writer:
         splat = self.fn.emit(f"shufflevector {row} {one}, {row} poison, {row} zeroinitializer")
         ramp = ", ".join(f"i32 {i}" for i in range(width))
         return Lanes(stmt.name, width, None, self.fn.emit(f"icmp slt {row} <{ramp}>, {splat}"))
-
-    def tile(self, outer: Loop, inner: Loop) -> None:
-        """Two vector loops around one store: a block that is transposed in registers where the lanes of its loads and
-        of its stores run along different loops."""
-        leaf = inner.body[0] if len(inner.body) == 1 else None
-        rows, columns = self._constant(outer), self._constant(inner)
-        if not isinstance(leaf, Store) or rows is None or columns is None:
-            raise BuildError(
-                "a two-dimensional vector needs one store and constant extents", reason="vector-not-innermost"
-            )
-        fn, ev = self.fn, self.ev
-        target = fn.flat(self.buffers[leaf.buffer], leaf.index)
-        unit = memory_bytes(self.buffers[leaf.buffer])
-        if self._step(target, outer.name) == unit:
-            outer, inner, rows, columns = inner, outer, columns, rows
-        stores_inner = self._step(target, inner.name) == unit
-        across = [ld for ld in loads(leaf.value) if self._loads_along(ld, outer.name)]
-        if not stores_inner or not across or min(rows, columns) < 2:
-            for i in range(rows):
-                fn.fixed[outer.name] = i
-                self.vector(replace(inner, body=(leaf,)))
-            fn.fixed.pop(outer.name, None)
-            return
-        ev.lanes = self._lanes(outer)
-        assert ev.lanes is not None
-        width = ev.lanes.width
-        made = []
-        for j in range(columns):
-            fn.fixed[inner.name] = j
-            value = ev.value(leaf.value)
-            made.append(Value(ev.widen(value, width), value.dtype, width, value.level))
-        fn.fixed.pop(inner.name)
-        lanes = self._lanes(inner)
-        assert lanes is not None
-        kind = memory_type(made[0].dtype)
-        if made[0].dtype.kind == "b":
-            made = [
-                Value(fn.emit(f"zext <{width} x i1> {v.text} to <{width} x i8>"), v.dtype, width, v.level) for v in made
-            ]
-        turned = transpose(fn.emit, kind, made[0].dtype.bytes, [v.text for v in made], width, lanes.width)
-        ev.lanes = lanes
-        for i in range(rows):
-            fn.fixed[outer.name] = i
-            self.stores.put(self.buffers[leaf.buffer], target, turned[i], lanes.width, leaf.nontemporal)
-        fn.fixed.pop(outer.name)
-        ev.lanes = None
-        fn.forget(leaf.buffer)
-
-    def _step(self, flat: Flat, name: str) -> object:
-        return next((s for n, s in flat.terms if n == name), 0)
-
-    def _loads_along(self, ld: Load, name: str) -> bool:
-        buffer = self.buffers[ld.buffer]
-        return self._step(self.fn.flat(buffer, ld.index), name) == memory_bytes(buffer)
 
     # ---- leaves ----
 

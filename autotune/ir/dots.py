@@ -4,8 +4,8 @@ In a nest such an instruction is a loop of kind "dot" inside a vector loop:
 
     for v < 16 vector(16):  for p < 2 dot:  acc[v] += wide(a[p]) * wide(b[v, p])
 
-and that is all that interpreter, equivalence and coverage see. Operands that lie otherwise in memory make it slow, never
-wrong. `dpbf16` and `dpwssd` are VDPBF16PS and VPDPWSSD of the Intel 64 and IA-32 manual, volume 2.
+and that is all that interpreter, equivalence and coverage see. Operands that lie otherwise in memory make it slow,
+never wrong. `dpbf16` and `dpwssd` are VDPBF16PS and VPDPWSSD of the Intel 64 and IA-32 manual, volume 2.
 """
 
 from __future__ import annotations

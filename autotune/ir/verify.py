@@ -14,9 +14,9 @@ from .affine import Affine, const, var
 from .dataflow import Dataflow, Site, Violation, outside
 from .dataflow import sites as all_sites
 from .digits import digits
+from .dots import misuse
 from .errors import VerifyError
 from .expr import gathers, names
-from .dots import misuse
 from .instructions import INSTRUCTIONS, use
 from .limits import Limits
 from .nest import (

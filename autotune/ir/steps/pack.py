@@ -28,8 +28,9 @@ class Pack(Step, kind="pack"):
     varies with the same loops, so a prologue is computed once an element (`bare`: the operand alone, and as the wider
     type `dtype` if that is given and all it meets is a cast). `at` names the loop inside which one block is staged
     ("" = before all loops). `panels` gives (dimension of the load, width): such a dimension is cut into panels; panel
-    numbers are outermost and the positions inside panels innermost, in the order given. The copy is a stage of its own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel
-    dimension by its width (`tile`) and the panel arithmetic disappears.
+    numbers are outermost and the positions inside panels innermost, in the order given. The copy is a stage of its
+    own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel dimension by its
+    width (`tile`) and the panel arithmetic disappears.
     """
 
     load: int
