@@ -8,16 +8,19 @@ with u and not v.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ..devices.spec import DeviceSpec
+from ..ir.dots import Dot, factors
 from ..ir.expr import loads
 from ..ir.schedule import Schedule
 from ..ir.steps import (
     ComputeAt,
+    DotProduct,
     Pack,
     Parallel,
     Prefetch,
@@ -106,6 +109,18 @@ class PanelSketch:
         """A wide operand is not contiguous along the vectors: it must be packed, through a transposition."""
         return any(not a.contiguous(self.v) for a in self.wide)
 
+    @cached_property
+    def dot(self) -> Dot | None:
+        """The dot instruction that computes this sum of products of narrow numbers, along the blocked axis."""
+        c, k = self.stage.compute, self.k
+        pair = factors(c.body, c.dtype) if c.combiner == "sum" else None
+        if pair is None or len(self.wide) != 1 or len(self.tall) != 1 or not self.tall[0].contiguous(k):
+            return None
+        if any(a.panel_dim(x) is None for a, x in ((self.wide[0], self.v), (self.wide[0], k), (self.tall[0], k))):
+            return None
+        return next((d for d in self.spec.dots if d.result == c.dtype and self.stage.extents[k] % d.length == 0
+                     and all(d.takes(ld.dtype) for ld in pair)), None)  # fmt: skip
+
     # ---- points ----
 
     def _columns(self) -> tuple[Columns, dict[str, int]]:
@@ -130,6 +145,7 @@ class PanelSketch:
             order=(0, 1) if self.u else (0,), tile=tuple(range(len(tiles))), kc=blocks,
             mb=(1,) if small else (1, 2, 4, 8), nb=(1, 2) if small and self.threads == 1 else (1, 2, 4, 8),
             wide=wide_modes, tall=tall_modes, epi=(0, 1) if self.epilogues else (0,),
+            **({"dot": (0, 1)} if self.dot else {}),
         )  # fmt: skip
         table = np.array(tiles, dtype=np.int64)
         tile = columns.pop("tile")
@@ -147,6 +163,10 @@ class PanelSketch:
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
+        if self.dot:  # columns are packed in groups, rows are read as they lie or kept as wider numbers
+            kept = int(self.tall[0].buffer.dtype != self.dot.operand)
+            grouped = (columns["wide"] % 8 > 0) & (columns["tall"] == kept) & (columns["kc"] % self.dot.length == 0)
+            rules["dot"] = (columns["dot"] == 0) | (grouped & ((columns["kc"] > 16) | (columns["kc"] >= k)))
         keep = np.ones(len(mr), dtype=bool)
         for reason, ok in rules.items():
             rejected[reason] = int((keep & ~ok).sum())
@@ -205,16 +225,9 @@ class PanelSketch:
         def inside(name: str) -> str:
             return max(f"{name}.0", f"{k}.0", key=outer.index)
 
-        cached: list[Step] = []
-        # From the last load to the first: an operand that is packed counts as one load from then on.
-        for a in self._alone(self.wide if point["wide"] else (), self.tall if point["tall"] else ()):
-            if a in self.wide:
-                steps.append(Pack(s, a.ordinal, inside(v), ((a.dims[v], nr),)))
-                cached += self._copy(a, v, nr, point["wide"], not a.contiguous(v))
-            elif u is not None:
-                panels = ((a.dims[u], mr),) if point["tall"] == 2 and a.contiguous(k) else ()
-                steps.append(Pack(s, a.ordinal, inside(u), panels))
-                cached += self._copy(a, u, mr, 1, True) if panels else self._rows(a)
+        dot = self.dot if point.get("dot") else None
+        packs, cached = self._groups(point, inside, dot) if dot else self._operands(point, inside)
+        steps += packs
         tiles = (((f"{u}.1", mr),) if u else ()) + ((f"{v}.1", nr),)
         stream = kc <= 16 and kc < self.stage.extents[k] and not self.inner_reductions
         steps.append(RegisterTile(s, tiles, ((f"{k}.1", kc),) if stream else ()))
@@ -238,10 +251,49 @@ class PanelSketch:
             if u:
                 steps.append(Unroll(stage, f"{u}.1.1"))
             steps += vectorized(stage, f"{v}.1.1", lanes)
+        steps += [DotProduct(s, f"{k}.1", dot.name)] if dot else []
         steps += cached
         if self.threads > 1:
             steps.append(Parallel(s, head[0], 1))
         return Schedule(tuple(steps))
+
+    def _operands(self, point: Point, inside: Callable[[str], str]) -> tuple[list[Step], list[Step]]:
+        """The packs of operands, and the steps of their copies."""
+        packs, copies, nr = list[Step](), list[Step](), point["nv"] * self.lanes
+        # From the last load to the first: an operand that is packed counts as one load from then on.
+        for a in self._alone(self.wide if point["wide"] else (), self.tall if point["tall"] else ()):
+            if a in self.wide:
+                packs.append(Pack(self.stage.name, a.ordinal, inside(self.v), ((a.dims[self.v], nr),)))
+                copies += self._copy(a, self.v, nr, point["wide"], not a.contiguous(self.v))
+            elif self.u is not None:
+                panels = ((a.dims[self.u], point["mr"]),) if point["tall"] == 2 and a.contiguous(self.k) else ()
+                packs.append(Pack(self.stage.name, a.ordinal, inside(self.u), panels))
+                copies += self._copy(a, self.u, point["mr"], 1, True) if panels else self._rows(a)
+        return packs, copies
+
+    def _groups(self, point: Point, inside: Callable[[str], str], dot: Dot) -> tuple[list[Step], list[Step]]:
+        """The same for a dot instruction: a panel's columns hold neighbours of the reduction together, rows woven or
+        groups turned as they are; rows are read as they lie, or kept as the instruction's numbers."""
+        packs, copies, lanes, group = list[Step](), list[Step](), self.lanes, dot.length
+        for a in sorted((*self.wide, *self.tall), key=lambda a: -a.ordinal):
+            kept = "" if a.buffer.dtype == dot.operand else dot.operand.name
+            cache = f"{self.stage.name}.load{a.ordinal}"
+            if a in self.tall:
+                if point["tall"] and self.u:
+                    packs.append(Pack(self.stage.name, a.ordinal, inside(self.u), (), True, kept))
+                    copies += self._rows(a)
+                continue
+            width, turned = point["nv"] * lanes, a.contiguous(self.k)
+            panels = ((a.dims[self.v], width), (a.dims[self.k], group))
+            packs.append(Pack(self.stage.name, a.ordinal, inside(self.v), panels, True, kept))
+            panel, depth = copy_loop(cache, a.dims[self.v]), copy_loop(cache, a.dims[self.k])
+            copies.append(Tile(cache, ((panel, width), (depth, lanes * group if turned else group))))
+            copies.append(Split(cache, f"{panel}.1", lanes, "cut"))
+            if turned:
+                copies += [Split(cache, f"{depth}.1", group), Vectorize(cache, f"{depth}.1.1", group)]
+            copies.append(Vectorize(cache, f"{depth}.1.0" if turned else f"{depth}.1", lanes if turned else group))
+            copies.append(Vectorize(cache, f"{panel}.1.1", lanes))
+        return packs, copies
 
     def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:
         """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ir.expr import HEAVY, Op, distinct, names
 from .machine import Machine
-from .sketch import Column, Columns
+from .sketch import Column, Columns, select
 
 if TYPE_CHECKING:
+    from ..ir.dots import Dot
     from .panel import PanelSketch
 
 PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
+CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself
 WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
 TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
@@ -37,7 +40,9 @@ class _Shape:
     k: int
     depth: int
     batch: int
-    size: int  # bytes of an element
+    size: int  # bytes of an element of the operands
+    written: int  # bytes of an element of the result
+    group: int  # products of one instruction's lane
     wide_loads: int
     tall_loads: int
     span: int  # bytes between rows of the wide operand
@@ -78,8 +83,21 @@ class _Shape:
 
 def price(sketch: PanelSketch, columns: Columns) -> tuple[Column, dict[str, Column]]:
     """Seconds of every point, and the terms that they are made of."""
-    mach, s = Machine(sketch.spec, sketch.threads, sketch.stage.widest), _shape(sketch, columns)
-    compute = s.depth * _cycles(sketch, mach, s) * _conflicts(mach, s) * s.batch * mach.cycle
+    if sketch.dot is None:
+        return _price(sketch, columns, None)
+    seconds, terms = np.zeros(len(columns["dot"])), dict[str, Column]()
+    for flag, dot in enumerate((None, sketch.dot)):
+        rows = columns["dot"] == flag
+        seconds[rows], found = _price(sketch, select(columns, rows), dot)
+        for name, column in found.items():
+            terms.setdefault(name, np.zeros(len(rows)))[rows] = column
+    return seconds, terms
+
+
+def _price(sketch: PanelSketch, columns: Columns, dot: Dot | None) -> tuple[Column, dict[str, Column]]:
+    mach, s = Machine(sketch.spec, sketch.threads, sketch.stage.widest), _shape(sketch, columns, dot)
+    steps = s.depth / (dot.length if dot else 1)
+    compute = steps * _cycles(_work(sketch, s, dot), mach, s) * _conflicts(mach, s) * s.batch * mach.cycle
     tiles = np.ceil(s.m / s.mr) * np.ceil(s.n / s.nr) * s.passes
     apart = 0.0 if sketch.stage.store.contiguous(sketch.v) else SCATTER_CYCLES * s.lanes
     tile = tiles * ((WRITE_CYCLES + apart) * s.mr * s.nv + TILE_CYCLES) * s.batch * mach.cycle
@@ -98,16 +116,17 @@ def price(sketch: PanelSketch, columns: Columns) -> tuple[Column, dict[str, Colu
     return seconds, {"compute": compute, "tile": tile, "pack": pack, "memory": memory}
 
 
-def _shape(sketch: PanelSketch, columns: Columns) -> _Shape:
+def _shape(sketch: PanelSketch, columns: Columns, dot: Dot | None) -> _Shape:
     stage, e, u = sketch.stage, sketch.stage.extents, sketch.u
-    size = stage.dtype.compute.bytes
+    size = dot.operand.bytes if dot else stage.dtype.compute.bytes
     inner = math.prod(e[a] for a in sketch.inner_reductions)
     mr, nv, kc, mc, nc, wide, tall, order = (
         columns[c].astype(float) for c in ("mr", "nv", "kc", "mc", "nc", "wide", "tall", "order")
     )
     return _Shape(
         m=e[u] if u else 1, n=e[sketch.v], k=e[sketch.k], depth=e[sketch.k] * inner,
-        batch=math.prod(e[a] for a in sketch.batch), size=size,
+        batch=math.prod(e[a] for a in sketch.batch), size=size, written=stage.dtype.bytes,
+        group=dot.length if dot else 1,
         wide_loads=max(len(sketch.wide), 1), tall_loads=len(sketch.tall),
         span=min((a.strides.get(sketch.k, 1) for a in sketch.wide), default=1) * size,
         stride=min((a.strides.get(u or "", 1) for a in sketch.tall), default=1) * size,
@@ -116,13 +135,28 @@ def _shape(sketch: PanelSketch, columns: Columns) -> _Shape:
     )  # fmt: skip
 
 
-def _cycles(sketch: PanelSketch, mach: Machine, s: _Shape) -> Column:
+def _work(sketch: PanelSketch, s: _Shape, dot: Dot | None) -> tuple[Column, Column, float]:
+    """Operations of one step by how often they are done: for each vector of columns, for each row, for both. What a
+    copy takes in is done there."""
+    if dot:
+        return 0.0 * s.mr, 0.0 * s.mr, 1.0
+    cost = {"wide": 0.0, "tall": 0.0, "both": 0.0}
+    for node in distinct(sketch.stage.compute.body):
+        if isinstance(node, Op):
+            used = names(node)
+            where = "tall" if sketch.v not in used else "both" if sketch.u in used else "wide"
+            cost[where] += 13 if node.name in HEAVY else 1
+    wide, tall = np.where(s.wide > 0, 0.0, cost["wide"]), np.where(s.tall > 0, 0.0, CAST_CYCLES * cost["tall"])
+    return wide, tall, max(cost["both"], 1.0)
+
+
+def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) -> Column:
     """Cycles of one step of the reduction over all tiles, the short ones at the edges by themselves."""
     crossing = 1.0 if (s.n * s.size) % 64 == 0 or s.lanes * s.size < 64 else 2.0  # vectors that straddle two lines
-    extra = max(sketch.stage.light - 2, 0) + 12 * sketch.stage.heavy
+    wide, tall, both = operations
 
     def step(rows: Column, vectors: Column) -> Column:
-        work = rows * vectors * (1 + extra)
+        work = rows * vectors * both + vectors * wide + rows * tall
         ports = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0) + rows * max(s.tall_loads, 1)
         # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
         cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.08 * ports
@@ -154,7 +188,7 @@ def _conflicts(mach: Machine, s: _Shape) -> Column:
 def _traffic(mach: Machine, s: _Shape) -> Column:
     """Seconds to move the operands and the result between the levels that hold them."""
     tall, wide, result = (
-        s.m * s.depth * s.size * s.tall_loads, s.depth * s.n * s.size * s.wide_loads, s.m * s.n * s.size,
+        s.m * s.depth * s.size * s.tall_loads, s.depth * s.n * s.size * s.wide_loads, s.m * s.n * s.written,
     )  # fmt: skip
     wide_passes = np.where((s.order == 0) & (s.wide > 0), 1.0, s.row_blocks)
     block = s.kc * s.nc * s.size
@@ -183,10 +217,12 @@ def _flow(mach: Machine, s: _Shape, least: float) -> Column:
 def _copies(s: _Shape) -> tuple[Column, Column]:
     """Cycles of packing the wide and the tall operands once, for vectors of 16 elements."""
     turned = TURNED_COPY if s.strided else 0.0
+    each = 1.0 / s.group
     wide = np.select([s.wide == mode for mode in WIDE_COPY], [cost + turned for cost in WIDE_COPY.values()], 0.0)
     tall = np.select([s.tall == mode for mode in TALL_COPY], list(TALL_COPY.values()), 0.0)
     again = np.where(s.order == 0, 1.0, s.row_blocks)
-    return s.depth * s.n * wide * again * s.wide_loads, s.m * s.depth * tall * s.tall_passes * max(s.tall_loads, 1)
+    wide, tall = each * wide * s.wide_loads, each * tall * max(s.tall_loads, 1)
+    return s.depth * s.n * wide * again, s.m * s.depth * tall * s.tall_passes
 
 
 def _share(sketch: PanelSketch, columns: Columns, s: _Shape) -> Column:
