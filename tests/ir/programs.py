@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.ir.affine import Affine, affine, var
+from autotune.ir.dots import DOTS
 from autotune.ir.dtypes import F16, F32, I64, DType
 from autotune.ir.equiv import difference
 from autotune.ir.expr import Const, Expr, Index, Load, cast, op
@@ -67,10 +68,10 @@ def product(m: int, n: int, k: int, prologue: bool = False) -> TensorProgram:
     return TensorProgram(inputs, (compute("t0", axes(i=m, j=n), body, axes(k=k)),), ("t0",))
 
 
-def half_product(m: int, n: int, k: int) -> TensorProgram:
-    """t0[i, j] = sum over k of a[i, k] * b[k, j], of f16 into f32"""
-    loads = [cast(Load(name, (var(x), var(y)), F16), F32) for name, x, y in (("a", "i", "k"), ("b", "k", "j"))]
-    inputs = (Buffer("a", F16, (m, k)), Buffer("b", F16, (k, n)))
+def half_product(m: int, n: int, k: int, half: DType = F16) -> TensorProgram:
+    """t0[i, j] = sum over k of a[i, k] * b[k, j], of 16-bit floats into f32"""
+    loads = [cast(Load(name, (var(x), var(y)), half), F32) for name, x, y in (("a", "i", "k"), ("b", "k", "j"))]
+    inputs = (Buffer("a", half, (m, k)), Buffer("b", half, (k, n)))
     return TensorProgram(inputs, (compute("t0", axes(i=m, j=n), op("mul", *loads), axes(k=k)),), ("t0",))
 
 
@@ -130,7 +131,7 @@ def window(n: int, taps: int) -> TensorProgram:
 # ---- checks on scheduled nests --------------------------------------------------------------------------------------
 
 LIMITS = Limits(
-    scratch_bytes=1 << 20, bodies=64, instances=1 << 16, instructions=tuple(INSTRUCTIONS), warp=4
+    scratch_bytes=1 << 20, bodies=64, instances=1 << 16, instructions=(*INSTRUCTIONS, *DOTS), warp=4
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autotune.ir.dtypes import BF16, F16
 from autotune.ir.errors import ScheduleError
 from autotune.ir.lower import lower
 from autotune.ir.program import TensorProgram
@@ -18,6 +19,7 @@ from autotune.ir.steps import (
     Bind,
     ComputeAt,
     Distribute,
+    DotProduct,
     Fuse,
     Pack,
     Pad,
@@ -77,6 +79,8 @@ BLOCKED = (Split("t0", "j", 8), Split("t0", "k", 4), Reorder("t0", ("j.0", "k.0"
 BLOCKS = (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1")))
 WHOLE = RegisterTile("t0", (("i", 16), ("j", 24)))
 TILED = (RegisterTile("t0", (("i", 2), ("j", 4))),)
+SUMS = (RegisterTile("t0", (("i", 2), ("j", 8))), Unroll("t0", "i.1"))
+PAIRS = (Pack("t0", 1, "", ((1, 8), (0, 2)), True), *SUMS, Vectorize("t0", "j.1", 8))
 
 CASES = [
     Case("split-clip", scale(10), Split("t0", "i", 4)),
@@ -122,6 +126,9 @@ CASES = [
     Case("segment", framed(10), Segment("t0", "i", (2, 8))),
     Case("split_reduction", product(4, 6, 12), SplitReduction("t0", "k", 3)),
     Case("tensorize", half_product(16, 24, 32), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (WHOLE,)),
+    Case("dot_product", half_product(4, 24, 6, BF16), DotProduct("t0", "k", "dpbf16"), PAIRS),
+    Case("dot_product-clipped", half_product(2, 8, 10, BF16), DotProduct("t0", "k.1", "dpbf16"), (
+        Split("t0", "k", 4), *SUMS, Vectorize("t0", "j.1", 8))),
     Case("store_hint", scale(20), StoreHint("t0"), (Split("t0", "i", 8), Vectorize("t0", "i.1", 8))),
 ]
 
@@ -244,6 +251,14 @@ REFUSALS = [
     ),
     Refusal("ragged", half_product(16, 12, 16), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (
         RegisterTile("t0", (("i", 16), ("j", 12))),), "no multiple of (16, 8)"),
+    Refusal("no-instruction", half_product(4, 8, 6, BF16), DotProduct("t0", "k", "fma"), PAIRS, "dpbf16, dpwssd"),
+    Refusal("ragged", half_product(4, 8, 7, BF16), DotProduct("t0", "k", "dpbf16"), (*SUMS, Vectorize("t0", "j.1", 8)),
+            "no multiple of 2"),
+    Refusal("no-match", half_product(4, 8, 6, F16), DotProduct("t0", "k", "dpbf16"), PAIRS, "multiplies bf16 by bf16"),
+    Refusal("no-match", half_product(4, 8, 6, BF16), DotProduct("t0", "k", "dpbf16"), SUMS, "right inside a vector"),
+    Refusal("imperfect", scale(8), DotProduct("t0", "i", "dpbf16"), words="no serial loop around one sum"),
+    Refusal("bad-type", half_product(4, 8, 6), Pack("t0", 0, "", (), True, "bf16"), words="f16 cannot be kept as bf16"),
+    Refusal("bad-type", product(4, 8, 6), Pack("t0", 0, "", (), True, "f64"), words="f32 cannot be kept as f64"),
     Refusal("no-match", product(16, 8, 16), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (
         RegisterTile("t0", (("i", 16), ("j", 8))),), "multiplies f16 by f16 into f32"),
 ]

@@ -33,7 +33,7 @@ class DotProduct(Step, kind="dot_product"):
         band, body = perfect_band(loop)
         n = known.length
         if len(body) != 1 or not isinstance(body[0], Reduce) or loop.kind != "serial":
-            raise self.fail(f"{self.loop} is not a serial loop around one sum", "imperfect")
+            raise self.fail(f"{self.loop} is no serial loop around one sum", "imperfect")
         if any(v % n for e in loop.extents for v in (e.const, *(c for _, c in e.terms))):
             raise self.fail(f"the extent of {self.loop} is no multiple of {n}", "ragged")
         if any(self.loop in e.names() for b in band for e in b.extents):
