@@ -84,8 +84,9 @@ class Stage:
 
     @cached_property
     def widest(self) -> DType:
-        """The widest type that the stage computes with: it decides how many lanes a vector has."""
-        kinds = [node.dtype for node in walk(self.compute.body)] + [self.dtype]
+        """The widest type that the stage computes with: it decides how many lanes a vector has. What is computed from
+        positions alone is not counted: it is cheap beside the rest."""
+        kinds = [node.dtype for node in walk(self.compute.body) if loads(node)] + [self.dtype]
         return max(kinds, key=lambda d: d.bits)
 
 
