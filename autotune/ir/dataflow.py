@@ -17,6 +17,7 @@ import numpy as np
 from .affine import Affine, Atom, FloorDiv, Mod, const, var
 from .bounds import Domain, domain, domain_of
 from .expr import loads
+from .idle import idle_points
 from .lower import with_shared_axes
 from .nest import Alloc, Block, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, show_stmts
 from .points import Array, Grid, Space, TooManyPoints, clusters, count, grid, merged, space, table
@@ -181,10 +182,19 @@ class Dataflow:
                 apart = all(min(per.axes[n][0]) >= len(c.axes) for n in reducing)
                 most = per.total.max(axis=tuple(reducing), keepdims=True) if reducing else per.total
                 whole = apart and bool((per.total <= 1).all() and (per.total == most).all())
-            if not whole:
+            if not whole and not self._idle(c, bodies, shape):
                 yield _visits(g, g.total, what, "evaluated", names)
         except TooManyPoints:
             yield Violation("undecided", f"{what}: too many points to count how often each is evaluated")
+
+    def _idle(self, c: Compute, bodies: list[Body], shape: tuple[int, ...]) -> bool:
+        """Is every point evaluated once, but for contributions that change nothing?"""
+        spare = list(idle_points(c, {o.name: o for o in self.computes if o.combiner is None}))
+        if not spare or not bodies:
+            return False
+        g = grid([*bodies, *spare], shape)
+        times = sum(g.rows[: len(bodies)], np.zeros_like(g.total))
+        return bool(((times == 1) | ((times == 0) & (g.total > 0))).all())
 
     def _initialised(self, key: Key, writes: list[Site]) -> Iterator[Violation]:
         """Every element of a result, or of what a Reduce updates, starts once: by a Store, or where `first` is zero."""

@@ -274,6 +274,8 @@ def attention(
     if blind is not None:
         high = np.where(blind, 0.0, high).astype(scores.dtype)
     weights = np.exp(scores - high)
+    if causal and seen is not None:
+        weights = np.where(seen, weights, 0).astype(scores.dtype)  # they are 0; so that this can be seen
     total = weights.sum(axis=-1, keepdims=True)
     if blind is not None:
         total = np.where(blind, 1.0, total).astype(scores.dtype)

@@ -8,14 +8,30 @@ their rows. Nothing says what a stage is for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..devices.spec import DeviceSpec
+from ..ir.idle import needed
 from ..ir.schedule import Schedule
-from ..ir.steps import ComputeAt, Pack, Parallel, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize, copy_loop
+from ..ir.steps import (
+    Clip,
+    ComputeAt,
+    Pack,
+    Parallel,
+    RegisterTile,
+    Reorder,
+    Split,
+    Step,
+    Tile,
+    Unroll,
+    Vectorize,
+    copy_loop,
+)
 from .facts import Access, Facts, Stage
 from .machine import Machine
 from .rows import RowsSketch
@@ -48,13 +64,20 @@ class ChainSketch:
     def contractions(self) -> tuple[Stage, ...]:
         return tuple(s for s in self.facts.stages if contracts(s, self.at))
 
+    @cached_property
+    def clipped(self) -> tuple[Stage, ...]:
+        """Reductions of which a block of rows needs a part only, because positions decide that the rest is idle."""
+        made = {s.name: s.compute for s in self.facts.stages if not s.is_reduction}
+        return tuple(s for s in self.facts.stages if needed(s.compute, made))
+
     def wide(self, s: Stage) -> Access:
         """The operand that all rows share."""
         return next(a for a in s.loads if not a.uses(self.at) and a.uses(s.axes[-1]))
 
     def priced(self) -> Priced:
         lanes = self.plain.lanes
-        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1))
+        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1),
+                       **({"clip": (0, 1)} if self.clipped else {}))  # fmt: skip
         mr, nv, block = columns["mr"], columns["nv"], columns["block"]
         rows = self.facts.stages[-1].extents[self.at]
         shortest = min(s.extents[s.axes[-1]] for s in self.contractions)
@@ -62,13 +85,18 @@ class ChainSketch:
             "registers": mr * nv + nv + 1 <= self.spec.vector_registers, "rows": (mr <= block) & (block < 2 * rows),
             "whole tiles": (rows % block == 0) | (block % mr == 0), "columns": (nv == 1) | (nv * lanes <= shortest),
         }  # fmt: skip
+        if self.clipped:  # what is cut short must end with whole tiles
+            units = (nv * lanes, self.plain.lanes * 4)
+            rules["clip"] = (columns["clip"] == 0) | np.logical_and.reduce([block % unit == 0 for unit in units])
         keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
         mr, nv, block = (c.astype(float) for c in (columns["mr"], columns["nv"], columns["block"]))
         mach = Machine(self.spec, self.threads, self.facts.stages[-1].widest)
         total: Column = np.zeros_like(mr)
+        ended = {name for name, _ in self._ends()}
         for s in self.facts.stages:
-            vectors = s.compute.points / lanes
+            part = np.where(columns["clip"] == 1, self._part(block), 1.0) if s.name in ended else 1.0
+            vectors = part * s.compute.points / lanes
             if s in self.contractions:
                 step = np.maximum(mr * nv / mach.fma_per_cycle, (mr + nv) / mach.loads_per_cycle) + 0.08 * (mr + nv)
                 whole = np.ceil(block / mr) * mr / block
@@ -86,6 +114,15 @@ class ChainSketch:
         compute: Column = total * mach.cycle
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected)
 
+    def _part(self, block: np.ndarray[Any, Any]) -> Column:
+        """About which share of a loop that ends early is run."""
+        s, rows = self.clipped[0], self.facts.stages[-1].extents[self.at]
+        length = s.extents[s.reduce_axes[0]]
+        a = needed(s.compute, {o.name: o.compute for o in self.facts.stages if not o.is_reduction})[0]
+        ends = a.coefficient(self.at) * np.arange(rows) + a.const + 1
+        share: Column = np.minimum(1.0, np.clip(ends, 0, length).mean() / length + 0.5 * block / length)
+        return share
+
     def _instances(self) -> int:
         out = 1
         for a in self.rows:
@@ -96,6 +133,8 @@ class ChainSketch:
         stages, last = self.facts.stages, self.facts.stages[-1]
         lanes, block = self.plain.lanes, f"{self.at}.0"
         steps: list[Step] = [Split(s.name, self.at, point["block"]) for s in stages]
+        if point.get("clip"):
+            steps += [Clip(s, axis, f"{self.at}.1") for s, axis in self._ends()]
         joined = set[str]()
         for run in self._runs() if point["rowwise"] else ():  # row by row, while a row is in the first cache
             steps += [ComputeAt(s.name, run[-1].name, f"{self.at}.1") for s in reversed(run[:-1])]
@@ -111,6 +150,19 @@ class ChainSketch:
             steps.append(Parallel(last.name, outer, 1))
         return Schedule(tuple(steps))
 
+    def _ends(self) -> Iterator[tuple[str, str]]:
+        """Loops that end early: of reductions, and of what only these read, the last stage first."""
+        ended: dict[str, str] = {}
+        for s in reversed(self.facts.stages):
+            readers = [(r, a) for r in self.facts.stages for a in r.loads if a.buffer.name == s.name]
+            axes = {r.name in ended and ended[r.name] in a.dims and s.axes[a.dims[ended[r.name]]] for r, a in readers}
+            if s in self.clipped:
+                ended[s.name] = s.reduce_axes[0]
+            elif len(axes) == 1 and (axis := axes.pop()):
+                ended[s.name] = axis
+            if s.name in ended:
+                yield s.name, ended[s.name]
+
     def _runs(self) -> list[list[Stage]]:
         """Stages between contractions."""
         found: list[list[Stage]] = [[]]
@@ -119,6 +171,8 @@ class ChainSketch:
                 found.append([])
             else:
                 found[-1].append(s)
+                if any(a.buffer.name == s.name for c in self.contractions for a in c.loads):
+                    found.append([])  # what is read outside of the run cannot be inside its rows
         return [run for run in found if len(run) > 1 and run[-1] is not self.facts.stages[-1]]
 
     def _along(self, s: Stage, lanes: int) -> list[Step]:

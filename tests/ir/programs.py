@@ -89,6 +89,14 @@ def row_sum(m: int, n: int) -> TensorProgram:
     return TensorProgram((array("a", m, n),), (compute("t0", axes(i=m), at("a", "i", "j"), axes(j=n)),), ("t0",))
 
 
+def triangle(m: int, n: int, late: int = 0) -> TensorProgram:
+    """t1[i] = sum over j <= i + late of t0[i, j] = 2 * a[i, j], which is 0 elsewhere"""
+    seen = op("le", Index(var("j")), Index(var("i") + late))
+    body = op("where", seen, op("mul", at("a", "i", "j"), number(2.0)), number(0.0))
+    stages = compute("t0", axes(i=m, j=n), body), compute("t1", axes(i=m), at("t0", "i", "j"), axes(j=n))
+    return TensorProgram((array("a", m, n),), stages, ("t1",))
+
+
 def normalised(m: int, n: int) -> TensorProgram:
     """Three stages a row: t0 = max of a, t1 = sum of exp(a - t0), t2 = exp(a - t0) / t1"""
     e = op("exp", op("sub", at("a", "i", "j"), at("t0", "i")))

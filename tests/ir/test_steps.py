@@ -17,6 +17,7 @@ from autotune.ir.schedule import MAX_STEPS, Schedule, from_json
 from autotune.ir.steps import (
     REGISTRY,
     Bind,
+    Clip,
     ComputeAt,
     Distribute,
     DotProduct,
@@ -54,6 +55,7 @@ from tests.ir.programs import (
     shifted,
     sound,
     transposed,
+    triangle,
     unrelated,
 )
 
@@ -126,6 +128,9 @@ CASES = [
     Case("segment", framed(10), Segment("t0", "i", (2, 8))),
     Case("split_reduction", product(4, 6, 12), SplitReduction("t0", "k", 3)),
     Case("tensorize", half_product(16, 24, 32), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (WHOLE,)),
+    Case("clip", triangle(12, 12), Clip("t1", "j", "i.1"), (Split("t0", "i", 4), Split("t1", "i", 4))),
+    Case("clip-producer", triangle(12, 10, 3), Clip("t0", "j", "i.1"), (
+        Split("t0", "i", 4), Split("t1", "i", 4), Clip("t1", "j", "i.1"), ComputeAt("t0", "t1", "i.0"))),
     Case("dot_product", half_product(4, 24, 6, BF16), DotProduct("t0", "k", "dpbf16"), PAIRS),
     Case("dot_product-clipped", half_product(2, 8, 10, BF16), DotProduct("t0", "k.1", "dpbf16"), (
         Split("t0", "k", 4), *SUMS, Vectorize("t0", "j.1", 8))),
@@ -251,6 +256,9 @@ REFUSALS = [
     ),
     Refusal("ragged", half_product(16, 12, 16), Tensorize("t0", "mma_m16n8k16_f16", "i.1", "j.1", "k"), (
         RegisterTile("t0", (("i", 16), ("j", 12))),), "no multiple of (16, 8)"),
+    Refusal("not-idle", row_sum(5, 22), Clip("t0", "k", "i"), words="nothing shows that k may end early"),
+    Refusal("not-idle", triangle(8, 8), Clip("t0", "j", "i"), words="nothing shows that j may end early"),
+    Refusal("no-such-loop", triangle(8, 8), Clip("t1", "j", "i.1"), words="j is not inside i.1"),
     Refusal("no-instruction", half_product(4, 8, 6, BF16), DotProduct("t0", "k", "fma"), PAIRS, "dpbf16, dpwssd"),
     Refusal("ragged", half_product(4, 8, 7, BF16), DotProduct("t0", "k", "dpbf16"), (*SUMS, Vectorize("t0", "j.1", 8)),
             "no multiple of 2"),

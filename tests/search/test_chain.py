@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotune import ops
 from autotune.devices import device
 from autotune.ir.collapse import normal_form
+from autotune.ir.errors import AutotuneError
 from autotune.ir.partition import partition
 from autotune.search.ranking import Ranking
 from autotune.tracer import trace
@@ -37,6 +39,39 @@ CHAINS: dict[str, tuple[Callable[..., Array], tuple[tuple[int, ...], ...]]] = {
     "masked": (masked, ((2, 33, 16), (2, 33, 16), (2, 33, 24))), "layers": (layers, ((45, 19), (19, 70), (70, 35))),
     "few rows": (plain, ((2, 3, 16), (2, 40, 16), (2, 40, 16))),
 }  # fmt: skip
+
+
+def causal(q: Array, k: Array, v: Array) -> Array:
+    return ops.attention(q, k, v, causal=True)
+
+
+@pytest.mark.parametrize("rows, keys, threads", [(128, 128, 1), (128, 192, 2), (192, 100, 1), (70, 135, 1)])
+def test_rows_that_end_early(rows: int, keys: int, threads: int) -> None:
+    """Points whose loops stop at the diagonal: blocks of rows compute the part that they need, and no more."""
+    shapes = ((1, 2, n, 16) for n in (rows, keys, keys))
+    program = normal_form(trace(causal, [spec(*shape) for shape in shapes], {}).program)
+    ranking, seen = Ranking(program, device("cpu"), threads), 0
+    clip = ranking.priced[0].columns["clip"]
+    for row in map(int, np.random.default_rng(0).permutation(np.flatnonzero(clip))[:6]):
+        candidate = ranking.candidate(0, row, "test")
+        try:
+            wrong = problem(program, candidate.schedule, threads, thorough=False)
+        except AutotuneError:
+            continue  # tiles that do not fit the ends are refused
+        assert wrong == "", candidate.point
+        seen += 1
+    assert seen or rows % 64 or keys % 64 or keys < rows
+
+
+def test_the_diagonal_saves_half() -> None:
+    from autotune.codegen import build
+    from autotune.ir.counts import count_nest
+
+    program = normal_form(trace(causal, [spec(1, 2, 1024, 16)] * 3, {}).program)
+    candidate = next(Ranking(program, device("cpu"), 1).best())
+    assert candidate.point["clip"] == 1
+    nest = build.plan(program, candidate.schedule, device("cpu"))
+    assert count_nest(nest).flops < 0.6 * program.flops
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -2,6 +2,7 @@
 
 from .base import REGISTRY, Step, step_from_json
 from .bind import Bind, Distribute, TreeReduce
+from .clip import Clip
 from .dot import DotProduct
 from .fusion import ComputeAt
 from .hints import Prefetch, ReadAhead, StoreHint
@@ -14,7 +15,7 @@ from .tensor import Tensorize
 from .tile import RegisterTile, Tile
 
 __all__ = [
-    "REGISTRY", "Bind", "ComputeAt", "Distribute", "DotProduct", "Fuse", "Pack", "Pad", "Parallel", "Pipeline",
+    "REGISTRY", "Bind", "Clip", "ComputeAt", "Distribute", "DotProduct", "Fuse", "Pack", "Pad", "Parallel", "Pipeline",
     "Prefetch", "ReadAhead", "RegisterTile", "Reorder", "Segment", "Split", "SplitReduction", "Step", "StoreHint",
     "Tensorize", "Tile", "TreeReduce", "Unroll", "Vectorize", "copy_loop", "step_from_json",
 ]  # fmt: skip
