@@ -12,7 +12,7 @@ from autotune.ir.errors import ScheduleError
 from autotune.ir.expr import Const, Expr, Index, op
 from autotune.ir.idle import needed
 from autotune.ir.lower import lower
-from autotune.ir.nest import Loop, Nest, Stmt, walk, with_body
+from autotune.ir.nest import Loop, Nest, Stmt, walk
 from autotune.ir.program import Compute, TensorProgram
 from autotune.ir.steps import Clip, Split
 from autotune.ir.verify import verify
@@ -28,9 +28,10 @@ def ending(program: TensorProgram, end: str | int) -> Nest:
         out: list[Stmt] = []
         for s in body:
             if isinstance(s, Loop):
-                s = with_body(s, visit(s.body))
+                extents = s.extents
                 if s.name == "j" and any(getattr(leaf, "buffer", "") == "t1" for leaf, _ in walk(s.body)):
-                    s = replace(s, extents=(*s.extents, affine(end) if isinstance(end, int) else var("i") + int(end)))
+                    extents += (affine(end) if isinstance(end, int) else var("i") + int(end),)
+                s = replace(s, extents=extents, body=visit(s.body))
             out.append(s)
         return tuple(out)
 
