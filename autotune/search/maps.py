@@ -22,7 +22,7 @@ PARTS = 12  # bodies that choosing by position may make
 @dataclass(frozen=True)
 class MapSketch:
     """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned
-    (`bi`, `bj`)."""
+    (`bi`, `bj`), and whether the loops go as the result lies or as the largest operand does (`order`)."""
 
     facts: Facts
     stage: Stage
@@ -64,9 +64,22 @@ class MapSketch:
     def shared(self) -> tuple[Access, ...]:
         """Operands that the rows of the innermost loop read alike: several rows at a time share their loads."""
         s = self.stage
-        if self.turned or len(s.axes) < 2 or s.extents[s.axes[-2]] < 4:
+        if self.turned or self.moved or len(s.axes) < 2 or s.extents[s.axes[-2]] < 4:
             return ()
         return tuple(a for a in s.loads if a.contiguous(s.axes[-1]) and not a.uses(s.axes[-2]))
+
+    @cached_property
+    def moved(self) -> tuple[str, ...]:
+        """The axes in the order in which the largest operand lies, where that is another than the result's and vectors
+        run along both."""
+        s = self.stage
+        if self.turned or self.cuts or len(s.axes) < 3:
+            return ()
+        source = max(s.reads, key=lambda a: a.buffer.bytes, default=None)
+        if source is None or not source.contiguous(s.axes[-1]) or any(source.strides.get(a, 0) < 1 for a in s.axes):
+            return ()
+        order = tuple(sorted(s.axes, key=lambda a: -source.strides[a]))
+        return order if order != s.axes and order[-1] == s.axes[-1] else ()
 
     @cached_property
     def lanes(self) -> int:
@@ -88,7 +101,7 @@ class MapSketch:
         blocks = (32, 64, 128, 256) if self.turned else (1,)
         columns = grid(
             map=(1,) if self.turned else several, nt=(0, 1) if written >= mach.l3 // 8 else (0,), bi=blocks, bj=blocks,
-            rows=(1, 4) if self.shared else (1,),
+            rows=(1, 4) if self.shared else (1,), order=(0, 1) if self.moved else (0,),
         )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
@@ -104,6 +117,8 @@ class MapSketch:
             compute = compute * np.where(near, 1.0, 1.3) * np.where(columns["bi"] * columns["bj"] < 4096, 1.1, 1.0)
         bypass = np.where(nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0)
         memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * bypass
+        if self.moved:  # reads that jump are not fetched ahead; writes that jump matter less past the caches
+            memory = memory * np.where(columns["order"] == 0, 1.8, np.where(nt == 1, 1.0, 1.5))
         share = 1.0 / self.threads if s.compute.points > 4096 * self.threads else 1.0
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
         seconds = np.maximum(busy, memory) + 0.25 * np.minimum(busy, memory) + mach.launch(self.threads)
@@ -119,6 +134,9 @@ class MapSketch:
             steps += self._turn(self.turned, axes[-1], point)
             outer = next((a for a in axes if a not in (self.turned, axes[-1])), f"{self.turned}.0")
         else:
+            if point["order"]:
+                axes = list(self.moved)
+                steps.append(Reorder(name, self.moved))
             v, outer = axes[-1], axes[0]
             if self.threads > 1 and len(axes) == 1:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
