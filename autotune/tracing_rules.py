@@ -232,7 +232,7 @@ def dot(rec: Recorder, a: Any, b: Any, last: bool = False) -> Any:
     return tensordot(rec, x, y, ((-1,), (-1 if last or y.ndim == 1 else -2,)))
 
 
-def einsum(rec: Recorder, subscripts: str, *operands: Any, optimize: Any = False) -> Tracer:
+def einsum(rec: Recorder, subscripts: str, *operands: Any, optimize: Any = False, dtype: Any = None) -> Tracer:
     """Contracted from left to right, two operands at a time."""
     if not isinstance(subscripts, str):
         fail("np.einsum: give the subscripts as one string")
@@ -255,7 +255,7 @@ def einsum(rec: Recorder, subscripts: str, *operands: Any, optimize: Any = False
     out = (*before, *(shared if dots else ()), *after)
     if not set(before + after) <= set(letters) or len(set(out)) < len(out):
         fail(f"np.einsum: output subscripts {target!r} repeat, or are not among the inputs'")
-    type = rec.dtype(np.result_type(*(t.dtype for t in arrays)))
+    type = rec.dtype(np.result_type(*(t.dtype for t in arrays)) if dtype is None else dtype)
     while len(terms) > 2:
         first, second, *rest = terms
         wanted = {*out, *(x for _, labels in rest for x in labels)}

@@ -188,7 +188,7 @@ PRODUCTS: list[Callable[..., Any]] = [
     lambda a, b: np.vdot(a, b), lambda a, b: np.outer(a, b), lambda a, b: np.multiply.outer(a, b),
     lambda a, b: np.dot(a, b), lambda a, b: np.einsum("ij,jk->ik", a, b), lambda a, b: np.einsum("ij,ij", a, b),
     lambda a, b: np.einsum("ij,jk", a, b), lambda a, b: np.einsum("ij,kl->jk", a, b),
-    lambda a, b: np.einsum("ii->i", a), lambda a, b: np.einsum("ij->ji", a),
+    lambda a, b: np.einsum("ij,jk->ik", a, b, dtype=np.float64), lambda a, b: np.einsum("ii->i", a), lambda a, b: np.einsum("ij->ji", a),
     lambda a, b: np.einsum("...j,...j->...", a, b), lambda a, b: np.einsum("ij,jk,kl->il", a, b, a),
     lambda a, b: np.einsum("ij, j -> i", a, b[0]), lambda a, b: np.einsum("ij->", a),
     lambda a, b: np.einsum("b...,bk->...k", a[None, :, :] * b, a[:1]),
