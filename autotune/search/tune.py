@@ -20,7 +20,7 @@ from .ranking import Candidate, Ranking
 BATCH = 6
 FINALISTS = 3
 MOSTLY = 0.7  # ... and it is the faster one in so many of the rounds: luck is not enough
-FIRST_BYTE = 5e-9  # seconds a byte of arrays that are made, filled, run on and compared for the first time
+FIRST_BYTE = 4e-8  # seconds a byte of arrays that are made, filled, run on and compared for the first time
 CLEAR = 0.99  # a finalist replaces the default where the median of paired ratios is below this
 
 
