@@ -176,7 +176,7 @@ def _instance(program: TensorProgram, schedule: Schedule, full: Nest) -> tuple[T
 
 
 def _skeleton(body: tuple[Stmt, ...]) -> tuple[Any, ...]:
-    """The tree of statements with names, without any number."""
+    """The tree of statements that compute, with names, without any number."""
     out: list[Any] = []
     for s in body:
         match s:
@@ -186,7 +186,7 @@ def _skeleton(body: tuple[Stmt, ...]) -> tuple[Any, ...]:
                 out.append((len(s.conditions), _skeleton(s.body)))
             case Alloc():
                 out.append((s.buffer.name, s.buffer.scope, _skeleton(s.body)))
-            case _:
+            case Store() | Reduce():
                 out.append((type(s).__name__, s.tag, s.buffer, *(b for b, _ in reads(s))))
     return tuple(out)
 

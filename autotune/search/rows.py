@@ -197,10 +197,11 @@ class RowsSketch:
         block = max(1, point["map"] // point["wide"]) * lanes
         inner = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows]
         steps: list[Step] = [Split(s.name, v, block)]
+        outer = (*self.rows[:-1], f"{v}.0")
         if s.is_reduction:
-            steps += [Reorder(s.name, (f"{v}.0", f"{v}.1", *inner)), RegisterTile(s.name, ((f"{v}.1", block),))]
+            steps += [Reorder(s.name, (*outer, f"{v}.1", *inner)), RegisterTile(s.name, ((f"{v}.1", block),))]
         else:
-            steps += [Reorder(s.name, (f"{v}.0", *inner, f"{v}.1")), Tile(s.name, ((f"{v}.1", block),))]
+            steps += [Reorder(s.name, (*outer, *inner, f"{v}.1")), Tile(s.name, ((f"{v}.1", block),))]
         return [*steps, *vectorized(s.name, f"{v}.1.1", lanes)]
 
 
@@ -221,6 +222,9 @@ def rows_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[RowsSket
     if any(set(s.axes + s.reduce_axes) - set(rows) for s in facts.stages):
         found.append(RowsSketch(facts, rows, False, spec, threads))
         # Where the last stage is a plain store, its innermost axis may be a vector of independent rows.
-    if last.store.contiguous(rows[-1]) and any(a.contiguous(rows[-1]) for s in facts.stages for a in s.loads):
-        found.append(RowsSketch(facts, rows, True, spec, threads, "columns"))
+    shared = tuple(a for a in last.axes if all(a in s.axes for s in facts.stages))
+    for rows in dict.fromkeys((rows, shared)):
+        if last.store.contiguous(rows[-1]) and any(a.contiguous(rows[-1]) for s in facts.stages for a in s.loads):
+            found.append(RowsSketch(facts, rows, True, spec, threads, "columns"))
+            break
     return found
