@@ -20,7 +20,7 @@ from .ir.program import COMBINERS
 from .tracer import Recorder, Tracer, constant, convert, fail
 
 _np: Any = np  # its stubs do not know what implements the protocols
-BLOCK = 8  # elements whose prefixes are sums of their own
+BLOCK = 16  # elements whose prefixes are sums of their own
 
 
 def _axis(what: str, axis: Any, ndim: int) -> int:

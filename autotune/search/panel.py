@@ -16,7 +16,7 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.dots import Dot, factors
-from ..ir.expr import loads
+from ..ir.expr import loads, names
 from ..ir.schedule import Schedule
 from ..ir.steps import (
     ComputeAt,
@@ -366,14 +366,16 @@ def panel_sketches(
         candidates += [a for a in stage.axes if a not in candidates and stage.extents[a] >= lanes]
     found = []
     for v in candidates:
-        if not stage.loads or not any(ld.uses(v) for ld in stage.loads):
+        placed = not any(ld.uses(v) for ld in stage.loads)  # results differ by their positions alone
+        if not stage.loads or (placed and v not in names(stage.compute.body)):
             continue
         if any(
             ld.strides.get(v, 1) != 1 and (ld.strides[v] == UNKNOWN or ld.panel_dim(v) is None) for ld in stage.loads
         ):
             continue
         # Operands that move with both axes of the tile are reused by neither; such an axis is no use as rows.
-        shared = [a for a in stage.axes if a != v and any(ld.uses(v) and not ld.uses(a) for ld in stage.loads)]
+        shared = [a for a in stage.axes
+                  if a != v and (placed or any(ld.uses(v) and not ld.uses(a) for ld in stage.loads))]  # fmt: skip
         u = max(shared, key=lambda a: stage.extents[a], default=None)
         if u is not None and stage.extents[u] == 1:
             u = None

@@ -223,8 +223,8 @@ def rows_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[RowsSket
         found.append(RowsSketch(facts, rows, False, spec, threads))
         # Where the last stage is a plain store, its innermost axis may be a vector of independent rows.
     shared = tuple(a for a in last.axes if all(a in s.axes for s in facts.stages))
-    for rows in dict.fromkeys((rows, shared)):
-        if last.store.contiguous(rows[-1]) and any(a.contiguous(rows[-1]) for s in facts.stages for a in s.loads):
-            found.append(RowsSketch(facts, rows, True, spec, threads, "columns"))
+    for axes in dict.fromkeys((rows, shared)):
+        if last.store.contiguous(axes[-1]) and any(a.contiguous(axes[-1]) for s in facts.stages for a in s.loads):
+            found.append(RowsSketch(facts, axes, True, spec, threads, "columns"))
             break
     return found
