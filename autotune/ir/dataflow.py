@@ -313,7 +313,7 @@ def per_instance(bodies: Sequence[Body], shape: tuple[int, ...], outer: Sequence
         made.append(((*at, *(var(n) if n in o else const(0) for n in extra)), merged(where, kept)))
         for n in linked.intersection(o):
             sizes[n] = max(sizes[n], 1 + (domain_of(where.loops, where.guards).upper(var(n)) or 0))
-    return grid(made, (*shape, *sizes.values()))
+    return grid(made, (*shape, *sizes.values()), len(sizes))
 
 
 def _conditions(path: Sequence[Block]) -> tuple[Affine, ...]:

@@ -200,8 +200,9 @@ class Grid:
         return int(sizes[self.total > 0].sum())
 
 
-def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, ...]) -> Grid:
-    """Visits of the box `shape` by bodies (coordinates, space); coordinates in joined dimensions must lie inside it."""
+def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, ...], outer: int = 0) -> Grid:
+    """Visits of the box `shape` by bodies (coordinates, space); coordinates in joined dimensions must lie inside it.
+    The last `outer` dimensions come first where some are joined: what follows each other along the others is one run."""
     parts = [clusters(where, coordinates) for coordinates, where in bodies]
     names = [[frozenset(n for n, _ in part.loops) for part in own] for own in parts]
     links = [
@@ -209,7 +210,9 @@ def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, .
         for (coordinates, _), own in zip(bodies, names)
         for part in own
     ]
-    joint = sorted(tuple(sorted(s)) for s in joined([*(frozenset({d}) for d in range(len(shape))), *links]) if s)
+    order = [*range(len(shape) - outer, len(shape)), *range(len(shape) - outer)]
+    parted = joined([*(frozenset({d}) for d in range(len(shape))), *links])
+    joint = sorted((tuple(sorted(s, key=order.index)) for s in parted if s), key=min)
     weights = [
         prod(count(p) for p, held in zip(own, inside) if not any(held & a.names() for a in coordinates))
         for (coordinates, _), own, inside in zip(bodies, parts, names)
