@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -98,6 +100,16 @@ def digest() -> str:
     return head.strip()[:16] + (f"-{hashlib.sha256(changed).hexdigest()[:8]}" if changed else "")
 
 
+def tried(name: str) -> tuple[str, str, float]:
+    """A case by its name, what is wrong with it, and how long that took."""
+    started = time.monotonic()
+    try:
+        problem = dict(cases())[name]()
+    except Exception as error:  # one case that cannot be run is no reason to leave the others
+        problem = f"{type(error).__name__}: {error}"
+    return name, problem, time.monotonic() - started
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60, help="begin no case after so long (60)")
@@ -109,24 +121,24 @@ def main() -> int:
     wanted = [case for case in cases() if given.only in case[0]]
     left = [case for case in wanted if case[0] not in passed]
     print(f"{len(wanted)} cases, {len(wanted) - len(left)} of them passed before ({notes.relative_to(ROOT)})")
-    begun, failed = time.monotonic(), list[str]()
-    while left and time.monotonic() - begun < 60 * given.minutes:
-        name, check = left.pop(0)
-        started = time.monotonic()
-        try:
-            problem = check()
-        except Exception as error:  # one case that cannot be run is no reason to leave the others
-            problem = f"{type(error).__name__}: {error}"
-        print(f"{name}: {problem or 'ok'} ({time.monotonic() - started:.1f} s)", flush=True)
-        if problem:
-            failed.append(name)
-        else:
-            with notes.open("a") as f:
-                f.write(f"{name}\n")
-    for what, names in (("not run for lack of time", [name for name, _ in left]), ("failed", failed)):
+    begun, failed, waiting = time.monotonic(), list[str](), [name for name, _ in left]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        running = set[Future[tuple[str, str, float]]]()
+        while running or waiting and time.monotonic() - begun < 60 * given.minutes:
+            while waiting and len(running) < (os.cpu_count() or 1) and time.monotonic() - begun < 60 * given.minutes:
+                running.add(pool.submit(tried, waiting.pop(0)))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for name, problem, seconds in (future.result() for future in done):
+                print(f"{name}: {problem or 'ok'} ({seconds:.1f} s)", flush=True)
+                if problem:
+                    failed.append(name)
+                    continue
+                with notes.open("a") as f:
+                    f.write(f"{name}\n")
+    for what, names in (("not run for lack of time", waiting), ("failed", failed)):
         if names:
             print(f"{what}: {len(names)}: {'; '.join(names)}")
-    print(f"{len(wanted) - len(left) - len(failed)} of {len(wanted)} cases passed")
+    print(f"{len(wanted) - len(waiting) - len(failed)} of {len(wanted)} cases passed")
     return 1 if failed else 0
 
 
