@@ -210,9 +210,9 @@ def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, .
         for (coordinates, _), own in zip(bodies, names)
         for part in own
     ]
-    order = [*range(len(shape) - outer, len(shape)), *range(len(shape) - outer)]
+    rank = [*range(len(shape) - outer, len(shape)), *range(len(shape) - outer)]
     parted = joined([*(frozenset({d}) for d in range(len(shape))), *links])
-    joint = sorted((tuple(sorted(s, key=order.index)) for s in parted if s), key=min)
+    joint = sorted((tuple(sorted(s, key=rank.index)) for s in parted if s), key=min)
     weights = [
         prod(count(p) for p, held in zip(own, inside) if not any(held & a.names() for a in coordinates))
         for (coordinates, _), own, inside in zip(bodies, parts, names)
