@@ -29,20 +29,18 @@ def block(w: Writer, outer: Loop, inner: Loop) -> None:
         return
     rows, columns = w.constant(outer), w.constant(inner)
     if not isinstance(leaf, Store) or rows is None or columns is None:
-        raise BuildError(
-            "a two-dimensional vector needs one store and constant extents", reason="vector-not-innermost"
-        )
+        raise BuildError("a vector of two loops needs one store, constant extents", reason="vector-not-innermost")
     fn, ev = w.fn, w.ev
     target = fn.flat(w.buffers[leaf.buffer], leaf.index)
     unit = memory_bytes(w.buffers[leaf.buffer])
     if step_along(target, outer.name) == unit:
         outer, inner, rows, columns = inner, outer, columns, rows
-    run = step_along(target, outer.name) == unit * columns and step_along(target, inner.name) == unit
-    if run and rows > 1 and all(n & (n - 1) == 0 for n in (rows, columns)) and leaf.value.dtype.kind != "b":
-        _woven(w, leaf, outer, inner, rows, columns)
-        return
     stores_inner = step_along(target, inner.name) == unit
     across = [ld for ld in loads(leaf.value) if _loads_along(w, ld, outer.name)]
+    whole = all(n > 1 and n & (n - 1) == 0 for n in (rows, columns)) and leaf.value.dtype.kind != "b"
+    if stores_inner and across and whole and step_along(target, outer.name) == unit * columns:
+        _woven(w, leaf, outer, inner, rows, columns)
+        return
     if not stores_inner or not across or min(rows, columns) < 2:
         for i in range(rows):
             fn.fixed[outer.name] = i

@@ -202,7 +202,7 @@ class Grid:
 
 def grid(bodies: Sequence[tuple[tuple[Affine, ...], Space]], shape: tuple[int, ...], outer: int = 0) -> Grid:
     """Visits of the box `shape` by bodies (coordinates, space); coordinates in joined dimensions must lie inside it.
-    The last `outer` dimensions come first where some are joined: what follows each other along the others is one run."""
+    The last `outer` dimensions come first where some are joined: what follows each other along the others is a run."""
     parts = [clusters(where, coordinates) for coordinates, where in bodies]
     names = [[frozenset(n for n, _ in part.loops) for part in own] for own in parts]
     links = [
