@@ -54,7 +54,7 @@ class ChainSketch:
 
     def priced(self) -> Priced:
         lanes = self.plain.lanes
-        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1))
+        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1) if self._runs() else (0,))
         mr, nv, block = columns["mr"], columns["nv"], columns["block"]
         rows = self.facts.stages[-1].extents[self.at]
         shortest = min(s.extents[s.axes[-1]] for s in self.contractions)
@@ -112,14 +112,20 @@ class ChainSketch:
         return Schedule(tuple(steps))
 
     def _runs(self) -> list[list[Stage]]:
-        """Stages between contractions."""
+        """Stages between contractions, as far as only the last of them is read by what follows."""
         found: list[list[Stage]] = [[]]
         for s in self.facts.stages:
             if s in self.contractions:
                 found.append([])
             else:
                 found[-1].append(s)
+        found = [run[: next(n for n in range(len(run), -1, -1) if self._closed(run[:n]))] for run in found]
         return [run for run in found if len(run) > 1 and run[-1] is not self.facts.stages[-1]]
+
+    def _closed(self, run: list[Stage]) -> bool:
+        inside, kept = {s.name for s in run}, {s.name for s in run[:-1]}
+        read = {a.buffer.name for s in self.facts.stages if s.name not in inside for a in s.loads}
+        return not kept & (read | set(self.facts.program.outputs))
 
     def _along(self, s: Stage, lanes: int) -> list[Step]:
         return self.plain._along(s, {"red": 4, "map": 2, "wide": 1}, lanes)
@@ -131,9 +137,9 @@ class ChainSketch:
         if not wide.contiguous(v):
             outside = "" if self.threads == 1 else f"{self.at}.0"  # a loop that runs in parallel is outermost
             around = next((a for a in reversed(self.rows[:-1]) if wide.uses(a)), outside)
-            steps.append(Pack(s.name, wide.ordinal, around, ((wide.dims[v], width),)))
+            steps.append(Pack(s.name, wide.ordinal, around, ((wide.offset[v], width),)))
             cache = f"{s.name}.load{wide.ordinal}"
-            panel, other = copy_loop(cache, wide.dims[v]), copy_loop(cache, wide.dims[k])
+            panel, other = copy_loop(cache, wide.offset[v]), copy_loop(cache, wide.offset[k])
             steps += [
                 Tile(cache, ((panel, width), (other, lanes))), Split(cache, f"{panel}.1", lanes, "cut"),
                 Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes),
@@ -151,9 +157,7 @@ def contracts(s: Stage, row: str) -> bool:
     tall = [a for a in s.loads if a.uses(row) and not a.uses(v)]
     if len(wide) != 1 or not tall or len(wide) + len(tall) != len(s.loads) or not s.store.contiguous(v):
         return False
-    return wide[0].panel_dim(v) is not None and wide[0].panel_dim(k) is not None and (
-        wide[0].contiguous(v) or wide[0].contiguous(k)
-    )
+    return v in wide[0].offset and k in wide[0].offset and (wide[0].contiguous(v) or wide[0].contiguous(k))
 
 
 def chain_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[ChainSketch]:

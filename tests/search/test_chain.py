@@ -28,13 +28,26 @@ def masked(q: Array, k: Array, v: Array) -> Array:
     return softmax(np.where(at, scores, np.float32(-1e30))) @ v
 
 
+def parted(q: Array, k: Array, v: Array) -> Array:
+    """Columns of three tables in four groups, each a problem of its own; the sum divides last."""
+    q, k, v = (t.reshape(t.shape[0], 4, -1).transpose(1, 0, 2) for t in (q, k, v))
+    e = q @ np.swapaxes(k, -1, -2)
+    e = np.exp(e - e.max(axis=-1, keepdims=True))
+    return (e @ v) / e.sum(axis=-1, keepdims=True)
+
+
+def beside(x: Array, u: Array, w: Array) -> tuple[Array, Array]:
+    return np.maximum(x @ u, 0), x @ w
+
+
 def layers(x: Array, u: Array, w: Array) -> Array:
     return np.maximum(x @ u, 0) @ w
 
 
-CHAINS: dict[str, tuple[Callable[..., Array], tuple[tuple[int, ...], ...]]] = {
+CHAINS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "attention": (plain, ((3, 37, 20), (3, 53, 20), (3, 53, 33))), "one head": (plain, ((40, 16), (64, 16), (64, 16))),
     "masked": (masked, ((2, 33, 16), (2, 33, 16), (2, 33, 24))), "layers": (layers, ((45, 19), (19, 70), (70, 35))),
+    "groups of columns": (parted, ((33, 64), (40, 64), (40, 48))), "siblings": (beside, ((45, 19), (19, 70), (19, 35))),
     "few rows": (plain, ((2, 3, 16), (2, 40, 16), (2, 40, 16))),
 }  # fmt: skip
 
