@@ -13,6 +13,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .cache.objects import ObjectCache
@@ -20,14 +21,16 @@ from .cache.store import MemoryStore, Store, open_store
 from .codegen import build
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
-from .ir.errors import AutotuneError, CacheError
-from .ir.partition import partition
+from .ir.collapse import normal_form
+from .ir.errors import AutotuneError, CacheError, MeasureError
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
+from .planning import LEAST, decided, jobs
 from .workshop import Choice, PreparedKernel, Workshop
 
 if TYPE_CHECKING:
+    from .decorator import TuningResult
     from .search.tune import Outcome
 
 DEFAULT_BUDGET = 2.0
@@ -135,10 +138,13 @@ class Prepared:
         )
         self.threads = self.workshop.threads
         self._subscribers: list[Callable[[], None]] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
+        self.result: TuningResult | None = None
         self._lock = threading.Lock()
         _LIVE.add(self)
-        self.kernels = [self.workshop.kernel(k) for k in partition(program, not self.workshop.spec.blocks)]
+        self.plans = self.workshop.plans(program)
+        self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
+        self.kernels = [self.workshop.kernel(k) for k in self.plan.kernels]
         self._link()
         sources = {k.choice.source for k in self.kernels}
         if (
@@ -194,32 +200,33 @@ class Prepared:
         with self._lock:
             start = time.monotonic()
             total = next(b for b in (budget, self.options.budget, DEFAULT_BUDGET) if b is not None)
-            kernels = list(self.kernels)
-            weights = [k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels]
-            outcomes: list[Outcome] = []
-            for n, kernel in enumerate(self.kernels):
+            expected = {k.program.digest: k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels}
+            wanted = jobs(self.plan, self.plans, expected)
+            done: dict[str, Outcome] = {}
+            for n, (digest, job) in enumerate(wanted.items()):
                 left = total - (time.monotonic() - start)
-                share = 0.5 / len(self.kernels) + 0.5 * weights[n] / sum(weights)
-                later = sum(0.5 / len(self.kernels) + 0.5 * w / sum(weights) for w in weights[n + 1 :])
-                outcome = self.workshop.tune(
-                    kernel.program, left * share / (share + later), trials or self.options.trials, progress,
-                    (first or {}).get(kernel.program.digest, ()),
-                )  # fmt: skip
-                outcomes.append(outcome)
-                schedule = outcome.winner.schedule
-                choice = Choice(
-                    schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
-                    outcome.seconds, outcome.winner.terms,
-                )  # fmt: skip
-                kernels[n] = PreparedKernel(
-                    kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule)
-                )
-                if outcome.interrupted:
+                if not job.needed and left < LEAST * total:
                     break
-            self.outcomes, self.kernels = outcomes, kernels
+                later = sum(j.weight for j in [*wanted.values()][n:])
+                try:
+                    done[digest] = self.workshop.tune(
+                        job.program, left * job.weight / later, trials or self.options.trials, progress,
+                        (first or {}).get(digest, ()),
+                    )  # fmt: skip
+                except MeasureError:
+                    if job.needed:
+                        raise
+                    continue  # the other way of a region stays unknown
+                if done[digest].interrupted:
+                    break
+            before, self.outcomes = self.plan, done
+            known = {digest: outcome.seconds for digest, outcome in done.items()}
+            self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
+            self.kernels = [self._tuned(k, done) for k in self.plan.kernels]
             self._link()
         for changed in self._subscribers:
             changed()
+        outcomes = [*done.values()]
         rejections: dict[str, int] = {}
         for outcome in outcomes:
             for reason, count in outcome.rejections.items():
@@ -230,19 +237,34 @@ class Prepared:
              "elapsed": t.elapsed}
             for n, outcome in enumerate(outcomes) for t in outcome.trials
         ]  # fmt: skip
-        tuned = any(o.winner.schedule.digest != o.default.schedule.digest for o in outcomes)
         choices = [
             {"schedule": [str(s) for s in c.schedule.steps], "source": c.source, "reason": c.reason}
             for c in (k.choice for k in self.kernels)
         ]
-        result = TuningResult(
-            sum(o.seconds for o in outcomes), sum(o.default_seconds for o in outcomes),
+        mine = [done[k.program.digest] for k in self.kernels if k.program.digest in done]
+        default = [done[k.digest] for k in map(normal_form, before.kernels) if k.digest in done]
+        tuned = self.plan != before or any(o.winner.schedule.digest != o.default.schedule.digest for o in mine)
+        self.result = TuningResult(
+            sum(o.seconds for o in mine), sum(o.default_seconds for o in default),
             sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
             rejections, history,
         )  # fmt: skip
         if any(o.interrupted for o in outcomes):
             raise KeyboardInterrupt
-        return result
+        return self.result
+
+    def _tuned(self, original: TensorProgram, done: Mapping[str, Outcome]) -> PreparedKernel:
+        """A kernel with what tuning found for it; one that it did not come to stays as it was."""
+        program = normal_form(original)
+        outcome = done.get(program.digest)
+        if outcome is None:
+            same = next((k for k in self.kernels if k.program.digest == program.digest), None)
+            return replace(same, original=original) if same else self.workshop.kernel(original)
+        choice = Choice(
+            outcome.winner.schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
+            outcome.seconds, outcome.winner.terms,
+        )  # fmt: skip
+        return PreparedKernel(original, program, choice, self.workshop.load(program, choice.schedule))
 
     def explain(self) -> str:
         from .report import explain

@@ -23,7 +23,9 @@ from .devices import device
 from .devices.records import Policy
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
-from .ir.program import TensorProgram
+from .ir.plan import Plan
+from .ir.plan import from_json as plan_from_json
+from .ir.program import TensorProgram, to_json
 from .ir.schedule import Schedule
 from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
@@ -82,6 +84,24 @@ class Workshop:
         from .search.ranking import Ranking
 
         return Ranking(program, self.spec, self.threads)
+
+    def plans(self, program: TensorProgram) -> list[Plan]:
+        """How the program may be cut into kernels: the model's choice, then what it is unsure about. They are kept
+        beside the code, under the names of this program: reasons name its arrays."""
+        digest = self._digest("plans", canonical(to_json(program)), repr(self.spec), _own_source("search"))
+        kept = self.objects.get(digest)
+        if kept is not None:
+            return [plan_from_json(program, row) for row in json.loads(kept)]
+        from .search.plans import plans
+
+        made = plans(program, self.spec, self.threads)
+        self.objects.put(digest, canonical([plan.to_json() for plan in made]).encode())
+        return made
+
+    def seconds(self, program: TensorProgram) -> float | None:
+        """What this installation has measured of a kernel in normal form."""
+        found = next(iter(self._stored(self.key(program))), None) if self.options.tune != "off" else None
+        return found.record.measurement.seconds if found and found.source == "cache" else None
 
     def kernel(self, original: TensorProgram) -> PreparedKernel:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""

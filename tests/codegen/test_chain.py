@@ -48,7 +48,7 @@ def test_a_chain_equals_numpy(case: str, threads: int) -> None:
 def test_the_entry_calls_kernels_in_turn() -> None:
     """By hand, with memory of its own for what passes between them, and no allocation where nothing does."""
     program = trace(lambda x, u, v: (x @ u) @ v, (spec(6, 7), spec(7, 9), spec(9, 3)), {}).program
-    parts = partition(program)
+    parts = partition(program).kernels
     text = chain(program, parts)
     assert text.count("call void @kernel") == len(parts) == 2 and text.count("@at_scratch_acquire(i64") == 2
     machines = [Machine(k, next(choices(k, 1, 0))[1].schedule) for k in map(canonical_names, parts)]
@@ -59,4 +59,4 @@ def test_the_entry_calls_kernels_in_turn() -> None:
     ENTRY(loaded.address)(pointers, None, 1)
     np.testing.assert_allclose(out, inputs[0] @ inputs[1] @ inputs[2], rtol=1e-5, atol=1e-5)
     apart = trace(lambda x, u: (x @ x, u.sum(axis=0)), (spec(5, 5), spec(4, 19)), {}).program
-    assert "call ptr @at_scratch_acquire" not in chain(apart, partition(apart))
+    assert "call ptr @at_scratch_acquire" not in chain(apart, partition(apart).kernels)

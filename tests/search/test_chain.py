@@ -67,20 +67,20 @@ def test_points_of_the_sketch_compute_the_same(name: str, threads: int) -> None:
 
 def kernels_of(*shapes: tuple[int, ...]) -> list[list[str]]:
     program = trace(plain, [spec(*shape) for shape in shapes], {}).program
-    return [[c.name for c in k.computes] for k in partition(program, True)]
+    return [[c.name for c in k.computes] for k in partition(program, True).kernels]
 
 
 def test_a_chain_is_one_kernel_where_what_is_between_is_larger_than_what_is_outside() -> None:
     assert len(kernels_of((8, 256, 32), (8, 256, 32), (8, 256, 32))) == 1
     assert len(kernels_of((8, 1, 64), (8, 256, 64), (8, 256, 64))) > 1, "keys and values are all there is to read"
     program = trace(plain, [spec(8, 256, 32)] * 3, {}).program
-    assert len(partition(program)) > 1, "only where it is asked for"
+    assert len(partition(program).kernels) > 1, "only where it is asked for"
     narrow = trace(layers, [spec(64, 128), spec(128, 128), spec(128, 64)], {}).program
-    assert len(partition(narrow, True)) == 2
+    assert len(partition(narrow, True).kernels) == 2
 
 
 def test_the_scores_of_all_rows_are_never_an_array() -> None:
-    (kernel,) = partition(trace(plain, [spec(4, 512, 32)] * 3, {}).program, True)
+    (kernel,) = partition(trace(plain, [spec(4, 512, 32)] * 3, {}).program, True).kernels
     program = normal_form(kernel)
     candidate = next(Ranking(program, device("cpu"), 1).best())
     from autotune.codegen import build

@@ -1,0 +1,121 @@
+"""Plan: a program as kernels in the order in which they run, with the reasons, and the other way where there is one.
+
+Says what was decided; how is told in `partition`, and what each way costs is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from .expr import loads
+from .memory import Memory, memory
+from .program import Buffer, TensorProgram
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Computes that share a kernel, in program order, and why: what keeps them together or apart from others."""
+
+    names: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The ways, one or two, in which some Computes can be cut into kernels. They run with nothing else in between."""
+
+    ways: tuple[tuple[Group, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Regions in the order in which they run, and which way each goes."""
+
+    program: TensorProgram
+    regions: tuple[Region, ...]
+    chosen: tuple[int, ...]
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        return tuple(g for region, way in zip(self.regions, self.chosen) for g in region.ways[way])
+
+    @cached_property
+    def kernels(self) -> tuple[TensorProgram, ...]:
+        """One-kernel programs. Arrays that pass between them keep their names: an output of one is an input of the
+        next."""
+        return self.kernels_of(self.groups)
+
+    def kernels_of(self, groups: tuple[Group, ...]) -> tuple[TensorProgram, ...]:
+        return tuple(kernel(self.program, g.names) for g in groups)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Places for what kernels pass to each other."""
+        return memory(self.program, self.kernels)
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """Regions that could go another way."""
+        return tuple(n for n, region in enumerate(self.regions) if len(region.ways) > 1)
+
+    def turned(self, region: int) -> Plan:
+        """The plan in which one region goes its other way."""
+        ways = [1 - way if n == region else way for n, way in enumerate(self.chosen)]
+        return replace(self, chosen=tuple(ways))
+
+    def __str__(self) -> str:
+        lines = [f"{n}: {', '.join(g.names)}: {g.why}" for n, g in enumerate(self.groups)]
+        lines += [f"{', '.join(g.names)} could be {words(way)}" for g, way in self._others()]
+        m = self.memory
+        if m.slots:
+            lines.append(f"between kernels: {size(m.peak)} of memory, {size(m.apart)} without reuse")
+        return "\n".join(lines)
+
+    def _others(self) -> list[tuple[Group, tuple[Group, ...]]]:
+        rows = []
+        for n in self.open:
+            way = self.regions[n].ways[self.chosen[n]]
+            names = [c.name for c in self.program.computes if any(c.name in g.names for g in way)]
+            rows.append((Group(tuple(names), ""), self.regions[n].ways[1 - self.chosen[n]]))
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the program."""
+        ways = [[[[list(g.names), g.why] for g in way] for way in region.ways] for region in self.regions]
+        return {"regions": ways, "chosen": list(self.chosen)}
+
+
+def from_json(program: TensorProgram, value: Mapping[str, Any]) -> Plan:
+    """The plan of this program that `to_json` wrote."""
+    regions = (
+        Region(tuple(tuple(Group(tuple(names), why) for names, why in way) for way in ways))
+        for ways in value["regions"]
+    )
+    return Plan(program, tuple(regions), tuple(value["chosen"]))
+
+
+def words(way: tuple[Group, ...]) -> str:
+    return "one kernel" if len(way) == 1 else f"{len(way)} kernels"
+
+
+def size(count: int) -> str:
+    """Bytes with a unit that fits them."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def kernel(program: TensorProgram, names: tuple[str, ...]) -> TensorProgram:
+    """The program of one group: what it reads from outside are inputs, what others need are outputs."""
+    inside = set(names)
+    if len(inside) == len(program.computes):
+        return program
+    computes = tuple(c for c in program.computes if c.name in inside)
+    available = {b.name: b for b in program.buffers}
+    needed = dict.fromkeys(ld.buffer for c in computes for ld in loads(c.body) if ld.buffer not in inside)
+    inputs = tuple(Buffer(b.name, b.dtype, b.shape, "input", b.strides) for b in (available[n] for n in needed))
+    wanted = set(program.outputs) | {
+        ld.buffer for c in program.computes if c.name not in inside for ld in loads(c.body) if ld.buffer in inside
+    }
+    return TensorProgram(inputs, computes, tuple(n for n in names if n in wanted))
