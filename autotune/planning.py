@@ -15,6 +15,7 @@ from .ir.plan import Plan
 from .ir.program import TensorProgram
 
 CLEAR = 0.97  # the model's way of a region gives place where the other takes less than this share of its time
+PAIRED = 0.1  # of the budget, for timing both ways of regions in turn
 LEAST = 0.05  # of the budget, below which nothing more is begun that could be done without
 
 Seconds = Callable[[TensorProgram], float | None]

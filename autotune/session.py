@@ -26,7 +26,7 @@ from .ir.errors import AutotuneError, CacheError, MeasureError
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
-from .planning import LEAST, decided, jobs
+from .planning import LEAST, PAIRED, decided, jobs, turned, way_of
 from .workshop import Choice, PreparedKernel, Workshop
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Prepared:
             wanted = jobs(self.plan, self.plans, expected)
             done: dict[str, Outcome] = {}
             for n, (digest, job) in enumerate(wanted.items()):
-                left = total - (time.monotonic() - start)
+                left = total * (1 - PAIRED * (len(self.plans) > 1)) - (time.monotonic() - start)
                 if not job.needed and left < LEAST * total:
                     break
                 later = sum(j.weight for j in [*wanted.values()][n:])
@@ -221,8 +221,9 @@ class Prepared:
                     break
             before, self.outcomes = self.plan, done
             known = {digest: outcome.seconds for digest, outcome in done.items()}
+            known |= self._paired(done, start + total)
             self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
-            self.kernels = [self._tuned(k, done) for k in self.plan.kernels]
+            self.kernels = [self._tuned(k, done, known) for k in self.plan.kernels]
             self._link()
         for changed in self._subscribers:
             changed()
@@ -241,11 +242,13 @@ class Prepared:
             {"schedule": [str(s) for s in c.schedule.steps], "source": c.source, "reason": c.reason}
             for c in (k.choice for k in self.kernels)
         ]
-        mine = [done[k.program.digest] for k in self.kernels if k.program.digest in done]
-        default = [done[k.digest] for k in map(normal_form, before.kernels) if k.digest in done]
-        tuned = self.plan != before or any(o.winner.schedule.digest != o.default.schedule.digest for o in mine)
+        mine = [k.program.digest for k in self.kernels if k.program.digest in done]
+        default = [k.digest for k in map(normal_form, before.kernels) if k.digest in done]
+        tuned = self.plan != before or any(
+            done[d].winner.schedule.digest != done[d].default.schedule.digest for d in mine
+        )  # fmt: skip
         self.result = TuningResult(
-            sum(o.seconds for o in mine), sum(o.default_seconds for o in default),
+            sum(known[d] for d in mine), sum(done[d].default_seconds * (known[d] / done[d].seconds) for d in default),
             sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
             rejections, history,
         )  # fmt: skip
@@ -253,7 +256,21 @@ class Prepared:
             raise KeyboardInterrupt
         return self.result
 
-    def _tuned(self, original: TensorProgram, done: Mapping[str, Outcome]) -> PreparedKernel:
+    def _paired(self, done: Mapping[str, Outcome], end: float) -> dict[str, float]:
+        """Seconds by digest, taken in turn, of the kernels of both ways of each region in question: what was measured
+        minutes apart, each by itself, says little of small differences."""
+        found: dict[str, float] = {}
+        for other in self.plans[1:]:
+            region = turned(other, self.plans[0])
+            both = {k.digest: k for plan in (self.plans[0], other) for k in way_of(plan, region)}
+            if both.keys() <= done.keys() and not any(done[d].interrupted for d in both) and time.monotonic() < end:
+                rows = self.workshop.paired([(k, done[d].winner.schedule) for d, k in both.items()], end)
+                found |= dict(zip(both, rows))
+        return found
+
+    def _tuned(
+        self, original: TensorProgram, done: Mapping[str, Outcome], known: Mapping[str, float]
+    ) -> PreparedKernel:  # fmt: skip
         """A kernel with what tuning found for it; one that it did not come to stays as it was."""
         program = normal_form(original)
         outcome = done.get(program.digest)
@@ -262,7 +279,7 @@ class Prepared:
             return replace(same, original=original) if same else self.workshop.kernel(original)
         choice = Choice(
             outcome.winner.schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
-            outcome.seconds, outcome.winner.terms,
+            known[program.digest], outcome.winner.terms,
         )  # fmt: skip
         return PreparedKernel(original, program, choice, self.workshop.load(program, choice.schedule))
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
+ROUNDS = 15  # in which the ways of a region are timed in turn
 _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
@@ -264,6 +265,25 @@ class Workshop:
         self._record(key, outcome)
         return outcome
 
+    def paired(self, kernels: Sequence[tuple[TensorProgram, Schedule]], end: float) -> list[float]:
+        """Seconds of proved kernels, timed in turn, and stored; [] where one could not be."""
+        worker = self.owner.worker(self.spec, self.threads, self.options)
+        built = worker.build([(program.canonical, schedule.to_json()) for program, schedule in kernels], end, "none")
+        handles = [report.handle for report in built if report.ok]
+        try:
+            if len(handles) < len(kernels):
+                return []
+            rows = worker.time(handles, self.policy, ROUNDS, end)
+        finally:
+            worker.drop(handles)
+        if not all(row.ok and row.samples for row in rows):
+            return []
+        self._put(
+            Record(self.key(program), schedule.digest, canonical(schedule.to_json()), row, time.time(), 0)
+            for (program, schedule), row in zip(kernels, rows)
+        )
+        return [row.seconds for row in rows]
+
     def _hypotheses(self, program: TensorProgram, key: Key) -> list[Schedule]:
         """Stored schedules that are proved to compute this program, whoever measured them and for whichever shape."""
         from .ir.equiv import equivalent
@@ -279,8 +299,6 @@ class Workshop:
         return proved
 
     def _record(self, key: Key, outcome: Outcome) -> None:
-        if getattr(self.store, "readonly", False):
-            return
         now = time.time()
         rows: list[Record] = []
         places = {c.schedule.digest: n for n, (c, _) in enumerate(outcome.finals)}
@@ -293,6 +311,11 @@ class Workshop:
                 place = 0 if schedule.digest == chosen else (place or 0) + 1
             measurement = finals.get(schedule.digest, trial.measurement)
             rows.append(Record(key, schedule.digest, canonical(schedule.to_json()), measurement, now, place))
+        self._put(rows)
+
+    def _put(self, rows: Iterable[Record]) -> None:
+        if getattr(self.store, "readonly", False):
+            return
         try:
             self.store.put_many(rows)
         except CacheError as error:  # the result holds all the same; what was stored before is untouched

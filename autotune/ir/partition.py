@@ -4,7 +4,7 @@ Two patterns always make a kernel of several Computes: plain stores that read a 
 epilogue), and stages that all have the same outer axes, so that they can run row by row (norms, chains of reductions
 and stores). Where a machine runs them so, others may, and the plan then has both ways: chains with contractions inside,
 block of rows by block of rows; stages along the rows behind a contraction; siblings, which read the same input; and an
-epilogue that computes much may be apart. Which way pays is for prices and measurements to say.
+epilogue may be apart, which is close where it computes much. Which way pays is for prices and measurements to say.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .program import Compute, TensorProgram
 MAX_STAGES = 12
 MUCH = 16  # operations of an epilogue from which it may be better off with all registers for itself
 
-Offer = tuple[tuple[int, ...], tuple[Group, ...], int]  # groups, the other way to run them, which way structure takes
+# Some groups, the other way to run them, and which way structure takes.
+Offer = tuple[tuple[int, ...], tuple[Group, ...], int]
 
 
 def partition(program: TensorProgram, chains: bool = False) -> Plan:
@@ -35,7 +36,8 @@ def partition(program: TensorProgram, chains: bool = False) -> Plan:
     regions, chosen = [], []
     for own, other, way in (offers[n] for n in known.order(groups, [own for own, _, _ in offers])):
         base = tuple(groups[n] for n in sorted(own))
-        regions.append(Region((base, other) if other else (base,)))
+        light = len(own) == 1 and not _much(known, base[0].names[1:])
+        regions.append(Region((base, other) if other else (base,), not light))
         chosen.append(way)
     return Plan(program, tuple(regions), tuple(chosen))
 
@@ -141,8 +143,8 @@ def _offers(known: _Known, groups: Sequence[Group]) -> Iterator[Offer]:
             yield offer
     for n in sorted(free):
         first, *rest = groups[n].names
-        if rest and reuses_operands(known.shared[first]) and _much(known, rest):
-            why = f"apart from {first}: computes much in each point"
+        if rest and reuses_operands(known.shared[first]):
+            why = f"apart from {first}, to which it is an epilogue"
             yield (n,), (Group((first,), _cut(groups[n])), Group(tuple(rest), why)), 0
 
 

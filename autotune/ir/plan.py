@@ -25,9 +25,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The ways, one or two, in which some Computes can be cut into kernels. They run with nothing else in between."""
+    """The ways, one or two, in which some Computes can be cut into kernels. They run with nothing else in between.
+    `close`: where prices are near each other, only a measurement can tell."""
 
     ways: tuple[tuple[Group, ...], ...]
+    close: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Plan:
 
     def _others(self) -> list[tuple[Group, tuple[Group, ...]]]:
         rows = []
-        for n in self.open:
+        for n in (n for n in self.open if self.regions[n].close):
             way = self.regions[n].ways[self.chosen[n]]
             names = [c.name for c in self.program.computes if any(c.name in g.names for g in way)]
             rows.append((Group(tuple(names), ""), self.regions[n].ways[1 - self.chosen[n]]))
@@ -84,15 +86,16 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Without the program."""
-        ways = [[[[list(g.names), g.why] for g in way] for way in region.ways] for region in self.regions]
-        return {"regions": ways, "chosen": list(self.chosen)}
+        rows = [{"ways": [[[list(g.names), g.why] for g in way] for way in region.ways], "close": region.close}
+                for region in self.regions]  # fmt: skip
+        return {"regions": rows, "chosen": list(self.chosen)}
 
 
 def from_json(program: TensorProgram, value: Mapping[str, Any]) -> Plan:
     """The plan of this program that `to_json` wrote."""
     regions = (
-        Region(tuple(tuple(Group(tuple(names), why) for names, why in way) for way in ways))
-        for ways in value["regions"]
+        Region(tuple(tuple(Group(tuple(names), why) for names, why in way) for way in row["ways"]), row["close"])
+        for row in value["regions"]
     )
     return Plan(program, tuple(regions), tuple(value["chosen"]))
 

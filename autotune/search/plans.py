@@ -36,6 +36,6 @@ def plans(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Plan]:
         mine, other = (price(plan.regions[n].ways[way]) for way in (plan.chosen[n], 1 - plan.chosen[n]))
         if other < mine:
             plan, mine, other = plan.turned(n), other, mine
-        if other <= UNSURE * mine:
+        if plan.regions[n].close and other <= UNSURE * mine:
             others.append((other - mine, n))
     return [plan, *(plan.turned(n) for _, n in sorted(others))]
