@@ -36,10 +36,16 @@ def decided(plans: Sequence[Plan], seconds: Seconds, frozen: bool = False) -> Pl
     best = model = plans[0]
     for other in plans[1:]:
         region = turned(model, other)
-        mine, theirs = (_total(way_of(plan, region), seconds) for plan in (model, other))
+        mine, theirs = times(model, region, seconds)
         if theirs is not None and (frozen if mine is None else theirs < CLEAR * mine):
             best = best.turned(region)
     return best
+
+
+def times(plan: Plan, region: int, seconds: Seconds) -> tuple[float | None, float | None]:
+    """Of the way that a region goes and of its other way; None where a kernel has not been measured."""
+    mine, theirs = (_total(way_of(p, region), seconds) for p in (plan, plan.turned(region)))
+    return mine, theirs
 
 
 def turned(plan: Plan, other: Plan) -> int:
@@ -49,7 +55,7 @@ def turned(plan: Plan, other: Plan) -> int:
 
 def way_of(plan: Plan, region: int) -> list[TensorProgram]:
     """The kernels of one region, in normal form."""
-    return [normal_form(k) for k in plan.kernels_of(plan.regions[region].ways[plan.chosen[region]])]
+    return [normal_form(k) for k in plan.kernels_of(plan.ways[region])]
 
 
 def jobs(plan: Plan, plans: Sequence[Plan], expected: Mapping[str, float]) -> dict[str, Job]:

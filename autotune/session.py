@@ -144,7 +144,12 @@ class Prepared:
         _LIVE.add(self)
         self.plans = self.workshop.plans(program)
         self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
-        self.kernels = [self.workshop.kernel(k) for k in self.plan.kernels]
+        made = [[self.workshop.kernel(k) for k in self.plan.kernels_of(way)] for way in self.plan.ways]
+        for n in self.plan.open:
+            if any(k.choice.source == "model" and k.choice.predicted is None for k in made[n]):  # no schedule holds
+                self.plan = self.plan.turned(n)
+                made[n] = [self.workshop.kernel(k) for k in self.plan.kernels_of(self.plan.ways[n])]
+        self.kernels = [k for way in made for k in way]
         self._link()
         sources = {k.choice.source for k in self.kernels}
         if (

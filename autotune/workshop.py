@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import lookup
 from .cache.records import Key, Record, canonical
+from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
 from .devices import device
 from .devices.records import Policy
@@ -101,8 +102,16 @@ class Workshop:
 
     def seconds(self, program: TensorProgram) -> float | None:
         """What this installation has measured of a kernel in normal form."""
-        found = next(iter(self._stored(self.key(program))), None) if self.options.tune != "off" else None
-        return found.record.measurement.seconds if found and found.source == "cache" else None
+        here = {"device": self.spec.id, "device_digest": self.spec.digest, "toolchain": self._toolchain}
+        try:
+            kept = self.store.best(program=program.digest, policy=self.policy.id, **here)
+        except CacheError:
+            return None  # who asks for its schedule says so
+        return kept.measurement.seconds if kept and kept.local else None
+
+    @functools.cached_property
+    def _toolchain(self) -> str:
+        return text_digest(canonical(sorted(build.versions().items())))
 
     def kernel(self, original: TensorProgram) -> PreparedKernel:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""

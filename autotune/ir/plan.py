@@ -40,9 +40,14 @@ class Plan:
     regions: tuple[Region, ...]
     chosen: tuple[int, ...]
 
+    @property
+    def ways(self) -> tuple[tuple[Group, ...], ...]:
+        """Of each region the way it goes."""
+        return tuple(region.ways[way] for region, way in zip(self.regions, self.chosen))
+
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        return tuple(g for region, way in zip(self.regions, self.chosen) for g in region.ways[way])
+        return tuple(g for way in self.ways for g in way)
 
     @cached_property
     def kernels(self) -> tuple[TensorProgram, ...]:
@@ -68,21 +73,22 @@ class Plan:
         ways = [1 - way if n == region else way for n, way in enumerate(self.chosen)]
         return replace(self, chosen=tuple(ways))
 
-    def __str__(self) -> str:
-        lines = [f"{n}: {', '.join(g.names)}: {g.why}" for n, g in enumerate(self.groups)]
-        lines += [f"{', '.join(g.names)} could be {words(way)}" for g, way in self._others()]
-        m = self.memory
-        if m.slots:
-            lines.append(f"between kernels: {size(m.peak)} of memory, {size(m.apart)} without reuse")
-        return "\n".join(lines)
-
-    def _others(self) -> list[tuple[Group, tuple[Group, ...]]]:
-        rows = []
+    def lines(self, times: Mapping[int, str] | None = None) -> list[str]:
+        """Text for people: each kernel and why, what else is close, and memory. `times`: by region, what is known of
+        its two ways."""
+        out = [f"{n}: {', '.join(g.names)}: {g.why}" for n, g in enumerate(self.groups)]
         for n in (n for n in self.open if self.regions[n].close):
-            way = self.regions[n].ways[self.chosen[n]]
-            names = [c.name for c in self.program.computes if any(c.name in g.names for g in way)]
-            rows.append((Group(tuple(names), ""), self.regions[n].ways[1 - self.chosen[n]]))
-        return rows
+            inside = {name for g in self.ways[n] for name in g.names}
+            names = ", ".join(c.name for c in self.program.computes if c.name in inside)
+            known = f": {times[n]}" if times and n in times else ""
+            count = len(self.turned(n).ways[n])
+            out.append(f"{names} could be {'one kernel' if count == 1 else f'{count} kernels'}{known}")
+        if self.memory.slots:
+            out.append(f"between kernels: {size(self.memory.peak)}, {size(self.memory.apart)} without reuse of memory")
+        return out
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     def to_json(self) -> dict[str, Any]:
         """Without the program."""
@@ -98,10 +104,6 @@ def from_json(program: TensorProgram, value: Mapping[str, Any]) -> Plan:
         for row in value["regions"]
     )
     return Plan(program, tuple(regions), tuple(value["chosen"]))
-
-
-def words(way: tuple[Group, ...]) -> str:
-    return "one kernel" if len(way) == 1 else f"{len(way)} kernels"
 
 
 def size(count: int) -> str:
