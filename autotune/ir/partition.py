@@ -61,6 +61,12 @@ class _Known:
     def rowwise(self, names: Sequence[str]) -> bool:
         return not _not_rowwise(list(with_shared_axes(self.part(names)).computes))
 
+    def runs(self, name: str) -> bool:
+        """No reduction, or one over what lies next to each other in some operand: others better go row by row of it."""
+        c = self.shared[name]
+        over = {a.name for a in c.reduce_axes}
+        return not over or any(ld.index and ld.index[-1].names() & over for ld in loads(c.body))
+
     def moved(self, names: Sequence[str]) -> int:
         """Bytes of all that goes into a kernel and out of it."""
         part = self.part(names)
@@ -199,7 +205,8 @@ def _siblings(
     kinds = [reuses_operands(known.shared[g.names[0]]) for g in groups]
     for m in sorted(free):
         names = _names(groups, (*own, m))
-        fits = m > n and kinds[m] == kinds[n] and inputs[m] & inputs[n] and len(names) <= MAX_STAGES
+        alike = m > n and kinds[m] == kinds[n] and inputs[m] & inputs[n]
+        fits = alike and len(names) <= MAX_STAGES and (kinds[n] or all(map(known.runs, names)))
         if fits and known.rowwise(names) and _independent(known, groups, regions, (*own, m)):
             own = (*own, m)
     if len(own) == 1:

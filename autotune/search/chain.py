@@ -8,16 +8,20 @@ their rows. Nothing says what a stage is for.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Pack, Parallel, RegisterTile, Reorder, Split, Step, Tile, Unroll, Vectorize, copy_loop
 from .facts import Access, Facts, Stage
 from .machine import Machine
+from .panel_model import PAGE
 from .rows import RowsSketch
 from .sketch import Column, Point, Priced, grid, select, vectorized
 
@@ -79,12 +83,34 @@ class ChainSketch:
         held = between / max(self._instances(), 1) * block
         level = np.where(held < 0.6 * mach.l2, mach.byte("L2"), mach.byte("L3"))
         memory = self.facts.program.bytes * mach.byte(mach.level(self.facts.program.bytes)) + 2 * between * level
+        memory = memory + self._again(block, mr, mach) * mach.byte(self._home(mach))
         share = 1.0 / min(self.threads, max(1, int(np.ceil(self._instances() / 8))))
         memory = np.where(columns["rowwise"] == 1, 0.6, 1.0) * memory
         seconds: Column = (total * mach.cycle + 0.5 * memory) * share + mach.launch(self.threads)
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
         compute: Column = total * mach.cycle
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected)
+
+    def _again(self, block: NDArray[Any], mr: NDArray[Any], mach: Machine) -> Column:
+        """Bytes of wide operands that blocks read after the first; and, where its rows meet in a few sets of the second
+        cache, that each tile reads anew."""
+        total: Column = np.zeros(len(block))
+        for s in self.contractions:
+            k, v, wide = s.reduce_axes[0], s.axes[-1], self.wide(s)
+            times = np.ceil(s.extents[self.at] / block)
+            step = wide.strides[k] * wide.buffer.dtype.bytes
+            if wide.contiguous(v) and step % PAGE == 0 and s.extents[k] * PAGE > mach.l2:
+                times = np.ceil(s.extents[self.at] / mr)
+            total = total + wide.buffer.bytes * (times - 1)
+        return total
+
+    def _home(self, mach: Machine) -> str:
+        """The cache that holds the wide operands of all contractions of a block."""
+        each = 0.0
+        for s in self.contractions:
+            wide = self.wide(s)
+            each += wide.buffer.bytes / math.prod(s.extents[a] for a in self.rows[:-1] if wide.uses(a))
+        return "L2" if each < 0.6 * mach.l2 else mach.level(self.facts.program.bytes)
 
     def _instances(self) -> int:
         out = 1

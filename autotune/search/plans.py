@@ -14,6 +14,7 @@ from ..ir.plan import Group, Plan
 from ..ir.program import TensorProgram
 from .ranking import Ranking
 
+TIE = 1.005  # one kernel is taken for several where it is predicted to cost no more than this
 UNSURE = 1.25  # the other way of a region is worth measuring where it is predicted to cost at most so much more
 
 
@@ -29,7 +30,7 @@ def plans(program: TensorProgram, spec: DeviceSpec, threads: int) -> list[Plan]:
                 columns = [p.seconds for p in Ranking(kernel, spec, threads).priced]
                 known[kernel.digest] = min((float(c.min()) for c in columns if len(c)), default=math.inf)
             total += known[kernel.digest]
-        return total
+        return total * (1 if len(way) == 1 else TIE)
 
     others: list[tuple[float, int]] = []
     for n in plan.open:

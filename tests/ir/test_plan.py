@@ -89,6 +89,7 @@ def test_siblings_share_a_kernel() -> None:
     assert kernels(lambda x, y: (np.sin(x), np.cos(y)), spec(20, 30), spec(20, 30)) == [["t0"], ["t1"]]
     assert kernels(lambda x: (np.sin(x), np.cos(x.T)), spec(20, 20)) == [["t0"], ["t1"]], "rows of one are columns"
     assert kernels(lambda x: (x.sum(axis=0), x.sum(axis=1)), spec(20, 30)) == [["t0"], ["t1"]]
+    assert kernels(lambda x: (x.sum(axis=0), x.max(axis=0)), spec(20, 30)) == [["t0"], ["t1"]], "better row by row"
     assert kernels(lambda x, u: (x @ u, x * 2), spec(20, 30), spec(30, 4)) == [["t0"], ["t1"]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from autotune.devices import device
 from autotune.ir.collapse import normal_form
 from autotune.ir.partition import partition
 from autotune.ir.plan import Plan
-from autotune.search.plans import UNSURE, plans
+from autotune.search.plans import TIE, UNSURE, plans
 from autotune.search.ranking import Ranking
 from autotune.tracer import trace
 from tests.kernels import HERE, choices, problem, softmax, spec
@@ -24,6 +25,12 @@ rng = np.random.default_rng(0)
 def price(plan: Plan, threads: int = 1) -> float:
     kernels = map(normal_form, plan.kernels)
     return sum(min(float(p.seconds.min()) for p in Ranking(k, HERE, threads).priced) for k in kernels)
+
+
+def test_fewer_kernels_where_prices_are_equal() -> None:
+    program = trace(lambda x, y: np.tanh(x @ y), (spec(96, 48), spec(48, 48)), {}).program
+    first = plans(program, HERE, 1)[0]
+    assert len(first.kernels) == 1 and price(first) <= TIE * price(first.turned(0))
 
 
 def mixed(x: Array, u: Array, v: Array, w: Array) -> Array:
@@ -39,10 +46,8 @@ def test_the_cheapest_first_and_then_one_other_way_each() -> None:
     for other in others:
         (region,) = [n for n, (a, b) in enumerate(zip(first.chosen, other.chosen, strict=True)) if a != b]
         assert first.regions[region].close
-        assert price(first) <= price(other) <= UNSURE * price(first)
-    extra = [price(other) for other in others]
-    assert extra == sorted(extra)
-    assert all(price(first) <= price(first.turned(n)) for n in first.open)
+        assert price(first) <= TIE * price(other) and price(other) <= TIE * UNSURE * price(first)
+    assert all(price(first) <= TIE * price(first.turned(n)) for n in first.open)
 
 
 def test_only_what_is_always_joined_runs_where_blocks_do() -> None:
@@ -54,10 +59,9 @@ def floats(*shape: int) -> Array:
     return rng.standard_normal(shape).astype("f4")
 
 
-SIBLINGS = {
+SIBLINGS: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
     "maps": (lambda x: (np.sin(x), np.cos(x), x * 2), (floats(33, 70),)),
     "rows": (lambda x: (x.sum(axis=1), x.max(axis=1), np.exp(x - 3)), (floats(33, 70),)),
-    "columns": (lambda x: (x.sum(axis=0), x.min(axis=0)), (floats(33, 70),)),
     "moments": (lambda x: (x.mean(axis=1), x.var(axis=1)), (floats(33, 70),)),
     "products": (lambda x, u, v, b: (x @ u, np.maximum(x @ v + b, 0)), (floats(40, 33), floats(33, 48),
                                                                         floats(33, 64), floats(64))),
