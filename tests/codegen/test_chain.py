@@ -30,6 +30,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
     "a middle that is a result too": (lambda x, u: (x @ u, (x @ u) @ u), (array(6, 7), array(7, 7))),
     "two independent results": (lambda x, y: (x @ x, y.sum(axis=0)), (array(5, 5), array(4, 19))),
     "three kernels": (lambda x: (x @ x) @ (x @ x), (array(11, 11),)),
+    "memory that is used again": (lambda x, u: u @ np.maximum(u @ (u @ (u @ (u @ x))), 0), (array(7, 9), array(7, 7))),
     "turned and cut inputs": (lambda x, u, v: (x @ u) @ v, (array(7, 9).T, array(20, 34)[::2, ::2][:7], array(17, 5))),
 }  # fmt: skip
 
@@ -58,5 +59,8 @@ def test_the_entry_calls_kernels_in_turn() -> None:
     pointers = (ctypes.c_void_p * 4)(*[a.ctypes.data for a in (*inputs, out)])
     ENTRY(loaded.address)(pointers, None, 1)
     np.testing.assert_allclose(out, inputs[0] @ inputs[1] @ inputs[2], rtol=1e-5, atol=1e-5)
+    row = trace(lambda x, u: x @ u @ u @ u @ u, (spec(6, 7), spec(7, 7)), {}).program
+    plan = partition(row)
+    assert f"@at_scratch_acquire(i64 {plan.memory.peak})" in chain(row, plan.kernels) and plan.memory.peak == 2 * 256
     apart = trace(lambda x, u: (x @ x, u.sum(axis=0)), (spec(5, 5), spec(4, 19)), {}).program
     assert "call ptr @at_scratch_acquire" not in chain(apart, partition(apart).kernels)
