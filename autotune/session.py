@@ -208,6 +208,7 @@ class Prepared:
             expected = {k.program.digest: k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels}
             wanted = jobs(self.plan, self.plans, expected)
             done: dict[str, Outcome] = {}
+            code: dict[str, Any] = {}  # loaded within the budget
             for n, (digest, job) in enumerate(wanted.items()):
                 left = total * (1 - PAIRED * (len(self.plans) > 1)) - (time.monotonic() - start)
                 if not job.needed and left < LEAST * total:
@@ -222,13 +223,14 @@ class Prepared:
                     if job.needed:
                         raise
                     continue  # the other way of a region stays unknown
+                if job.needed:
+                    code[digest] = self._code(job.program, done[digest].winner.schedule)
                 if done[digest].interrupted:
                     break
             before, self.outcomes = self.plan, done
-            known = {digest: outcome.seconds for digest, outcome in done.items()}
-            known |= self._paired(done, start + total)
+            known = self._paired(done, start + total)
             self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
-            self.kernels = [self._tuned(k, done, known) for k in self.plan.kernels]
+            self.kernels = [self._tuned(k, done, code) for k in self.plan.kernels]
             self._link()
         for changed in self._subscribers:
             changed()
@@ -253,7 +255,7 @@ class Prepared:
             done[d].winner.schedule.digest != done[d].default.schedule.digest for d in mine
         )  # fmt: skip
         self.result = TuningResult(
-            sum(known[d] for d in mine), sum(done[d].default_seconds * (known[d] / done[d].seconds) for d in default),
+            sum(done[d].seconds for d in mine), sum(done[d].default_seconds for d in default),
             sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
             rejections, history,
         )  # fmt: skip
@@ -262,8 +264,8 @@ class Prepared:
         return self.result
 
     def _paired(self, done: Mapping[str, Outcome], end: float) -> dict[str, float]:
-        """Seconds by digest, taken in turn, of the kernels of both ways of each region in question: what was measured
-        minutes apart, each by itself, says little of small differences."""
+        """Seconds by digest, taken in turn, of the kernels of both ways of each region in question: times that were
+        taken apart, each kernel with the caches for itself, do not add up to what a way takes."""
         found: dict[str, float] = {}
         for other in self.plans[1:]:
             region = turned(other, self.plans[0])
@@ -273,20 +275,25 @@ class Prepared:
                 found |= dict(zip(both, rows))
         return found
 
+    def _code(self, program: TensorProgram, schedule: Schedule) -> Any:
+        here = (k for k in self.kernels if k.program.digest == program.digest and k.choice.schedule == schedule)
+        return next((k.loaded for k in here), None) or self.workshop.load(program, schedule)
+
     def _tuned(
-        self, original: TensorProgram, done: Mapping[str, Outcome], known: Mapping[str, float]
+        self, original: TensorProgram, done: Mapping[str, Outcome], code: Mapping[str, Any]
     ) -> PreparedKernel:  # fmt: skip
         """A kernel with what tuning found for it; one that it did not come to stays as it was."""
         program = normal_form(original)
         outcome = done.get(program.digest)
         if outcome is None:
-            same = next((k for k in self.kernels if k.program.digest == program.digest), None)
-            return replace(same, original=original) if same else self.workshop.kernel(original)
+            before = next((k for k in self.kernels if k.program.digest == program.digest), None)
+            return replace(before, original=original) if before else self.workshop.kernel(original)
         choice = Choice(
             outcome.winner.schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
-            known[program.digest], outcome.winner.terms,
+            outcome.seconds, outcome.winner.terms,
         )  # fmt: skip
-        return PreparedKernel(original, program, choice, self.workshop.load(program, choice.schedule))
+        loaded = code.get(program.digest) or self._code(program, choice.schedule)
+        return PreparedKernel(original, program, choice, loaded)
 
     def explain(self) -> str:
         from .report import explain

@@ -12,7 +12,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
-ROUNDS = 15  # in which the ways of a region are timed in turn
+LEAST_ROUNDS = 5  # in turn, below which nothing is known of the ways of a region
 _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
@@ -75,7 +75,7 @@ class Workshop:
         if not here:
             more = f"; one that is has a number: {self.spec.kind}:0" if self.spec.blocks else ""
             raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run{more}")
-        self.policy = Policy(threads=self.threads)
+        self.policy, self.turn = Policy(threads=self.threads), Policy.in_turn(self.threads)
         self.store = owner.store(options)
         self.objects = owner.objects(options)
 
@@ -101,10 +101,10 @@ class Workshop:
         return made
 
     def seconds(self, program: TensorProgram) -> float | None:
-        """What this installation has measured of a kernel in normal form."""
+        """What this installation has measured of a kernel in normal form, in turn with others."""
         here = {"device": self.spec.id, "device_digest": self.spec.digest, "toolchain": self._toolchain}
         try:
-            kept = self.store.best(program=program.digest, policy=self.policy.id, **here)
+            kept = self.store.best(program=program.digest, policy=self.turn.id, **here)
         except CacheError:
             return None  # who asks for its schedule says so
         return kept.measurement.seconds if kept and kept.local else None
@@ -282,15 +282,16 @@ class Workshop:
         try:
             if len(handles) < len(kernels):
                 return []
-            rows = worker.time(handles, self.policy, ROUNDS, end)
+            rows = worker.time(handles, self.turn, self.turn.rounds, end)
         finally:
             worker.drop(handles)
-        if not all(row.ok and row.samples for row in rows):
+        if not all(row.ok and len(row.samples) >= LEAST_ROUNDS for row in rows):
             return []
-        self._put(
-            Record(self.key(program), schedule.digest, canonical(schedule.to_json()), row, time.time(), 0)
-            for (program, schedule), row in zip(kernels, rows)
-        )
+        records = []
+        for (program, schedule), row in zip(kernels, rows):
+            key = replace(self.key(program), policy=self.turn.id)
+            records.append(Record(key, schedule.digest, canonical(schedule.to_json()), row, time.time(), 0))
+        self._put(records)
         return [row.seconds for row in rows]
 
     def _hypotheses(self, program: TensorProgram, key: Key) -> list[Schedule]:

@@ -16,7 +16,7 @@ import pytest
 from autotune.cache.records import Record, canonical, digest
 from autotune.cache.store import Store
 from autotune.decorator import TuningResult, make_kernel
-from autotune.devices.records import Measurement
+from autotune.devices.records import Measurement, Policy
 from autotune.ir.collapse import normal_form
 from autotune.ir.errors import FrozenError, MeasureError, UsageError
 from autotune.ir.partition import partition
@@ -198,7 +198,8 @@ def test_a_plan_follows_its_measurements(fresh: Fresh, options: Options) -> None
         for program, s in times.items():
             kept, measured = store.best(program=program), Measurement(s, s, 0.0, (s,), 1)
             assert kept is not None
-            rows.append(replace(kept, measurement=measured, created=time.time() + 9 + n, place=0))
+            key = replace(kept.key, policy=Policy.in_turn(1).id)
+            rows.append(replace(kept, key=key, measurement=measured, created=time.time() + 9 + n, place=0))
         store.put_many(rows)
         again = fresh()
         prepared = again.prepare(pair(), options)
