@@ -24,6 +24,7 @@ from autotune.ir.program import TensorProgram, canonical_names
 from autotune.ir.schedule import Schedule
 from autotune.ir.steps import ComputeAt, Split, Step
 from autotune.options import Options
+from autotune.search.ranking import Candidate, Ranking
 from autotune.session import Prepared, Session
 from autotune.tracer import trace
 from tests.kernels import spec
@@ -206,6 +207,21 @@ def test_a_plan_follows_its_measurements(fresh: Fresh, options: Options) -> None
         assert prepared.plan == want and sources(prepared) == ["cache"] * len(want.kernels)
         assert again.prepare(pair(), replace(options, tune="off")).plan == tuned.plans[0]
         assert_right(prepared, again, options)
+
+
+def test_a_way_without_a_valid_schedule_gives_place(
+    fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A plain nest is right, and slow: what could be several kernels is several then."""
+    best = Ranking.best
+
+    def poor(self: Ranking) -> Iterator[Candidate]:
+        together = len(self.program.outputs) > 1
+        return iter([Candidate(Schedule(), float("inf"), "plain")]) if together else best(self)
+
+    monkeypatch.setattr(Ranking, "best", poor)
+    prepared = fresh().prepare(pair(), replace(options, tune="off"))
+    assert len(prepared.plan.kernels) == len(prepared.kernels) == 2 and sources(prepared) == ["model"] * 2
 
 
 def test_a_kernel_that_occurs_twice_is_tuned_once(fresh: Fresh, options: Options) -> None:
