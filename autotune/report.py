@@ -12,6 +12,7 @@ from .ir.banks import conflicts
 from .ir.counts import count_nest
 from .ir.expr import show
 from .ir.program import TensorProgram
+from .planning import times
 
 if TYPE_CHECKING:
     from .session import Prepared
@@ -47,14 +48,25 @@ def describe(program: TensorProgram) -> list[str]:
 
 
 def explain(prepared: Prepared) -> str:
-    """Every kernel: its program, schedule, exact counts, predicted and measured time, and share of the roofline."""
+    """The plan with its reasons; then every kernel: its program, schedule, exact counts, predicted and measured time,
+    and share of the roofline."""
     spec = prepared.workshop.spec
     count, threads = len(prepared.kernels), prepared.threads
     out = [f"{count} kernel{'s' * (count != 1)} on {spec.name} ({spec.id}), {threads} thread{'s' * (threads != 1)}"]
+    if len(prepared.program.computes) > 1:
+        out += ["plan:", *(f"  {line}" for line in prepared.plan.lines(_times(prepared)))]
     for n, k in enumerate(prepared.kernels):
         out += ["", f"kernel {n}: {', '.join(k.original.outputs)}", *(f"  {line}" for line in describe(k.original))]
         out += _details(prepared, k)
     return "\n".join(out) + "\n"
+
+
+def _times(prepared: Prepared) -> dict[int, str]:
+    """What was measured of both ways of those regions of the plan that have two."""
+    known = {n: times(prepared.plan, n, prepared.workshop.seconds) for n in prepared.plan.open}
+    return {
+        n: f"measured {duration(theirs)}, so {duration(mine)}" for n, (mine, theirs) in known.items() if mine and theirs
+    }
 
 
 def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:

@@ -13,6 +13,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .cache.objects import ObjectCache
@@ -20,14 +21,16 @@ from .cache.store import MemoryStore, Store, open_store
 from .codegen import build
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
-from .ir.errors import AutotuneError, CacheError
-from .ir.partition import partition
+from .ir.collapse import normal_form
+from .ir.errors import AutotuneError, CacheError, MeasureError
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
+from .planning import LEAST, PAIRED, decided, jobs, turned, way_of
 from .workshop import Choice, PreparedKernel, Workshop
 
 if TYPE_CHECKING:
+    from .decorator import TuningResult
     from .search.tune import Outcome
 
 DEFAULT_BUDGET = 2.0
@@ -135,10 +138,18 @@ class Prepared:
         )
         self.threads = self.workshop.threads
         self._subscribers: list[Callable[[], None]] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
+        self.result: TuningResult | None = None
         self._lock = threading.Lock()
         _LIVE.add(self)
-        self.kernels = [self.workshop.kernel(k) for k in partition(program, not self.workshop.spec.blocks)]
+        self.plans = self.workshop.plans(program)
+        self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
+        made = [[self.workshop.kernel(k) for k in self.plan.kernels_of(way)] for way in self.plan.ways]
+        for n in self.plan.open:
+            if any(k.choice.source == "model" and k.choice.predicted is None for k in made[n]):  # no schedule holds
+                self.plan = self.plan.turned(n)
+                made[n] = [self.workshop.kernel(k) for k in self.plan.kernels_of(self.plan.ways[n])]
+        self.kernels = [k for way in made for k in way]
         self._link()
         sources = {k.choice.source for k in self.kernels}
         if (
@@ -194,32 +205,36 @@ class Prepared:
         with self._lock:
             start = time.monotonic()
             total = next(b for b in (budget, self.options.budget, DEFAULT_BUDGET) if b is not None)
-            kernels = list(self.kernels)
-            weights = [k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels]
-            outcomes: list[Outcome] = []
-            for n, kernel in enumerate(self.kernels):
-                left = total - (time.monotonic() - start)
-                share = 0.5 / len(self.kernels) + 0.5 * weights[n] / sum(weights)
-                later = sum(0.5 / len(self.kernels) + 0.5 * w / sum(weights) for w in weights[n + 1 :])
-                outcome = self.workshop.tune(
-                    kernel.program, left * share / (share + later), trials or self.options.trials, progress,
-                    (first or {}).get(kernel.program.digest, ()),
-                )  # fmt: skip
-                outcomes.append(outcome)
-                schedule = outcome.winner.schedule
-                choice = Choice(
-                    schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
-                    outcome.seconds, outcome.winner.terms,
-                )  # fmt: skip
-                kernels[n] = PreparedKernel(
-                    kernel.original, kernel.program, choice, self.workshop.load(kernel.program, schedule)
-                )
-                if outcome.interrupted:
+            expected = {k.program.digest: k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels}
+            wanted = jobs(self.plan, self.plans, expected)
+            done: dict[str, Outcome] = {}
+            code: dict[str, Any] = {}  # loaded within the budget
+            for n, (digest, job) in enumerate(wanted.items()):
+                left = total * (1 - PAIRED * (len(self.plans) > 1)) - (time.monotonic() - start)
+                if not job.needed and left < LEAST * total:
                     break
-            self.outcomes, self.kernels = outcomes, kernels
+                later = sum(j.weight for j in [*wanted.values()][n:])
+                try:
+                    done[digest] = self.workshop.tune(
+                        job.program, left * job.weight / later, trials or self.options.trials, progress,
+                        (first or {}).get(digest, ()),
+                    )  # fmt: skip
+                except MeasureError:
+                    if job.needed:
+                        raise
+                    continue  # the other way of a region stays unknown
+                if job.needed:
+                    code[digest] = self._code(job.program, done[digest].winner.schedule)
+                if done[digest].interrupted:
+                    break
+            before, self.outcomes = self.plan, done
+            known = self._paired(done, start + total)
+            self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
+            self.kernels = [self._tuned(k, done, code) for k in self.plan.kernels]
             self._link()
         for changed in self._subscribers:
             changed()
+        outcomes = [*done.values()]
         rejections: dict[str, int] = {}
         for outcome in outcomes:
             for reason, count in outcome.rejections.items():
@@ -230,19 +245,55 @@ class Prepared:
              "elapsed": t.elapsed}
             for n, outcome in enumerate(outcomes) for t in outcome.trials
         ]  # fmt: skip
-        tuned = any(o.winner.schedule.digest != o.default.schedule.digest for o in outcomes)
         choices = [
             {"schedule": [str(s) for s in c.schedule.steps], "source": c.source, "reason": c.reason}
             for c in (k.choice for k in self.kernels)
         ]
-        result = TuningResult(
-            sum(o.seconds for o in outcomes), sum(o.default_seconds for o in outcomes),
+        mine = [k.program.digest for k in self.kernels if k.program.digest in done]
+        default = [k.digest for k in map(normal_form, before.kernels) if k.digest in done]
+        tuned = self.plan != before or any(
+            done[d].winner.schedule.digest != done[d].default.schedule.digest for d in mine
+        )  # fmt: skip
+        self.result = TuningResult(
+            sum(done[d].seconds for d in mine), sum(done[d].default_seconds for d in default),
             sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
             rejections, history,
         )  # fmt: skip
         if any(o.interrupted for o in outcomes):
             raise KeyboardInterrupt
-        return result
+        return self.result
+
+    def _paired(self, done: Mapping[str, Outcome], end: float) -> dict[str, float]:
+        """Seconds by digest, taken in turn, of the kernels of both ways of each region in question: times that were
+        taken apart, each kernel with the caches for itself, do not add up to what a way takes."""
+        found: dict[str, float] = {}
+        for other in self.plans[1:]:
+            region = turned(other, self.plans[0])
+            both = {k.digest: k for plan in (self.plans[0], other) for k in way_of(plan, region)}
+            if both.keys() <= done.keys() and not any(done[d].interrupted for d in both) and time.monotonic() < end:
+                rows = self.workshop.paired([(k, done[d].winner.schedule) for d, k in both.items()], end)
+                found |= dict(zip(both, rows))
+        return found
+
+    def _code(self, program: TensorProgram, schedule: Schedule) -> Any:
+        here = (k for k in self.kernels if k.program.digest == program.digest and k.choice.schedule == schedule)
+        return next((k.loaded for k in here), None) or self.workshop.load(program, schedule)
+
+    def _tuned(
+        self, original: TensorProgram, done: Mapping[str, Outcome], code: Mapping[str, Any]
+    ) -> PreparedKernel:  # fmt: skip
+        """A kernel with what tuning found for it; one that it did not come to stays as it was."""
+        program = normal_form(original)
+        outcome = done.get(program.digest)
+        if outcome is None:
+            before = next((k for k in self.kernels if k.program.digest == program.digest), None)
+            return replace(before, original=original) if before else self.workshop.kernel(original)
+        choice = Choice(
+            outcome.winner.schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
+            outcome.seconds, outcome.winner.terms,
+        )  # fmt: skip
+        loaded = code.get(program.digest) or self._code(program, choice.schedule)
+        return PreparedKernel(original, program, choice, loaded)
 
     def explain(self) -> str:
         from .report import explain

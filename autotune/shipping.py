@@ -71,7 +71,7 @@ def texts(program: TensorProgram, target: str, spec: DeviceSpec | None = None) -
     usual one."""
     language = dialect(target)
     spec = spec or usual(target)
-    kernels = partition(program)
+    kernels = partition(program).kernels
     return [_made(k, spec, language, f"kernel{n}") for n, k in enumerate(kernels)]
 
 

@@ -25,10 +25,10 @@ from .ir.collapse import normal_form
 from .ir.equiv import prove
 from .ir.errors import AutotuneError, BuildError, ScheduleError, VerifyError
 from .ir.nest import Nest
-from .ir.partition import partition
 from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .ir.spmd import Entry
+from .search.plans import plans
 from .search.ranking import Candidate, Ranking
 
 TOP = 8  # candidates of a kernel
@@ -104,7 +104,7 @@ def shortlists(
     """Each kernel of a program with its candidates, best first; those that failed are last. `jobs` compilers run at a
     time. Raises DeviceError for a missing toolchain."""
     threads = spec.cores if spec.blocks else threads
-    kernels = [normal_form(k) for k in partition(program, not spec.blocks)]
+    kernels = [normal_form(k) for k in plans(program, spec, threads)[0].kernels]
     proved = [list(_proved(k, spec, threads, top)) for k in kernels]
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         try:

@@ -35,7 +35,7 @@ from .ir.program import Buffer, TensorProgram, from_json
 if TYPE_CHECKING:
     from .devices.runtime import Runner
 
-MAX_KERNELS, MAX_PROGRAMS = 256, 2
+MAX_KERNELS, MAX_PROGRAMS, MAX_BYTES = 256, 16, 1 << 28  # kept; two programs whatever the bytes of their arrays
 FLUSH_BYTES = 1 << 26  # touched before each cold sample
 NUMPY_SHIFT = 48  # NumPy's own arrays start at 16 bytes past a line, as a rule: what is timed must not be luckier
 CANARY, POISON = 0xC5, (0xAB, 0x54)
@@ -271,7 +271,9 @@ class Worker:
         if text not in self.cases:
             program = from_json(json.loads(text))
             self.cases[text] = (program, Arrays(program), Checker(program))
-            if len(self.cases) > MAX_PROGRAMS:
+            while len(self.cases) > 2 and (
+                len(self.cases) > MAX_PROGRAMS or sum(p.bytes for p, _, _ in self.cases.values()) > MAX_BYTES
+            ):
                 gone, _ = self.cases.popitem(last=False)
                 self.drop([h for h, (program_text, _) in self.kernels.items() if program_text == gone])
         self.cases.move_to_end(text)

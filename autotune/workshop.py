@@ -11,19 +11,22 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cache import lookup
 from .cache.records import Key, Record, canonical
+from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
 from .devices import device
 from .devices.records import Policy
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
-from .ir.program import TensorProgram
+from .ir.plan import Plan
+from .ir.plan import from_json as plan_from_json
+from .ir.program import TensorProgram, to_json
 from .ir.schedule import Schedule
 from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
+LEAST_ROUNDS = 5  # in turn, below which nothing is known of the ways of a region
 _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
@@ -71,7 +75,7 @@ class Workshop:
         if not here:
             more = f"; one that is has a number: {self.spec.kind}:0" if self.spec.blocks else ""
             raise DeviceError(f"{self.spec.id} is not in this machine: kernels can be emitted for it, not run{more}")
-        self.policy = Policy(threads=self.threads)
+        self.policy, self.turn = Policy(threads=self.threads), Policy.in_turn(self.threads)
         self.store = owner.store(options)
         self.objects = owner.objects(options)
 
@@ -82,6 +86,32 @@ class Workshop:
         from .search.ranking import Ranking
 
         return Ranking(program, self.spec, self.threads)
+
+    def plans(self, program: TensorProgram) -> list[Plan]:
+        """How the program may be cut into kernels: the model's choice, then what it is unsure about. They are kept
+        beside the code, under the names of this program: reasons name its arrays."""
+        digest = self._digest("plans", canonical(to_json(program)), repr(self.spec), _own_source("search"))
+        kept = self.objects.get(digest)
+        if kept is not None:
+            return [plan_from_json(program, row) for row in json.loads(kept)]
+        from .search.plans import plans
+
+        made = plans(program, self.spec, self.threads)
+        self.objects.put(digest, canonical([plan.to_json() for plan in made]).encode())
+        return made
+
+    def seconds(self, program: TensorProgram) -> float | None:
+        """What this installation has measured of a kernel in normal form, in turn with others."""
+        here = {"device": self.spec.id, "device_digest": self.spec.digest, "toolchain": self._toolchain}
+        try:
+            kept = self.store.best(program=program.digest, policy=self.turn.id, **here)
+        except CacheError:
+            return None  # who asks for its schedule says so
+        return kept.measurement.seconds if kept and kept.local else None
+
+    @functools.cached_property
+    def _toolchain(self) -> str:
+        return text_digest(canonical(sorted(build.versions().items())))
 
     def kernel(self, original: TensorProgram) -> PreparedKernel:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""
@@ -244,6 +274,26 @@ class Workshop:
         self._record(key, outcome)
         return outcome
 
+    def paired(self, kernels: Sequence[tuple[TensorProgram, Schedule]], end: float) -> list[float]:
+        """Seconds of proved kernels, timed in turn, and stored; [] where one could not be."""
+        worker = self.owner.worker(self.spec, self.threads, self.options)
+        built = worker.build([(program.canonical, schedule.to_json()) for program, schedule in kernels], end, "none")
+        handles = [report.handle for report in built if report.ok]
+        try:
+            if len(handles) < len(kernels):
+                return []
+            rows = worker.time(handles, self.turn, self.turn.rounds, end)
+        finally:
+            worker.drop(handles)
+        if not all(row.ok and len(row.samples) >= LEAST_ROUNDS for row in rows):
+            return []
+        records = []
+        for (program, schedule), row in zip(kernels, rows):
+            key = replace(self.key(program), policy=self.turn.id)
+            records.append(Record(key, schedule.digest, canonical(schedule.to_json()), row, time.time(), 0))
+        self._put(records)
+        return [row.seconds for row in rows]
+
     def _hypotheses(self, program: TensorProgram, key: Key) -> list[Schedule]:
         """Stored schedules that are proved to compute this program, whoever measured them and for whichever shape."""
         from .ir.equiv import equivalent
@@ -259,8 +309,6 @@ class Workshop:
         return proved
 
     def _record(self, key: Key, outcome: Outcome) -> None:
-        if getattr(self.store, "readonly", False):
-            return
         now = time.time()
         rows: list[Record] = []
         places = {c.schedule.digest: n for n, (c, _) in enumerate(outcome.finals)}
@@ -273,6 +321,11 @@ class Workshop:
                 place = 0 if schedule.digest == chosen else (place or 0) + 1
             measurement = finals.get(schedule.digest, trial.measurement)
             rows.append(Record(key, schedule.digest, canonical(schedule.to_json()), measurement, now, place))
+        self._put(rows)
+
+    def _put(self, rows: Iterable[Record]) -> None:
+        if getattr(self.store, "readonly", False):
+            return
         try:
             self.store.put_many(rows)
         except CacheError as error:  # the result holds all the same; what was stored before is untouched

@@ -72,7 +72,7 @@ class Bench:
 
         op, *rest = words.split()
         (case,) = cases(op, rest)
-        return [normal_form(k) for k in partition(program(case))]
+        return [normal_form(k) for k in partition(program(case)).kernels]
 
     def measured(self, program: Any, top: int, others: int, check: str = "quick") -> dict[str, Any]:
         """The model's first `top` candidates and `others` drawn at random, built, checked and timed in turns."""

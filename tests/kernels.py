@@ -36,7 +36,7 @@ def spec(*shape: int, dtype: str = "f32") -> Any:
 
 def kernels(fn: Callable[..., Any], *args: Any) -> list[TensorProgram]:
     """The kernels of a function of specs, with canonical names."""
-    return [canonical_names(k) for k in partition(trace(fn, args, {}).program)]
+    return [canonical_names(k) for k in partition(trace(fn, args, {}).program).kernels]
 
 
 def softmax(x: Any, axis: int = -1) -> Any:

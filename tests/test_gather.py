@@ -92,7 +92,7 @@ def test_one_load_and_kernels_that_gather_from_finished_arrays() -> None:
     assert program.digest != program_of(lambda x, i: take(x, i, 1)).digest
     made = program_of(lambda x, i: take(np.exp(x), i))
     assert len(made.computes) == 2, "what is gathered from is an array"
-    parts = partition(made)
+    parts = partition(made).kernels
     assert len(parts) == 2 and parts[1].inputs[0].name == parts[0].outputs[0]
     assert [c.shape for c in normal_form(program).computes] == [(50, 24)]
 
@@ -144,7 +144,7 @@ def test_a_kernel_does_not_gather_from_what_it_computes() -> None:
     program = program_of(lambda x, i: take(np.exp(x), i))
     found = verify(program, lower(program), Limits()).violations
     assert [v for v in found if "gathered from and no input" in str(v)]
-    assert all(verify(part, lower(part), Limits()).ok for part in partition(program))
+    assert all(verify(part, lower(part), Limits()).ok for part in partition(program).kernels)
 
 
 def test_malformed_gathers_are_refused() -> None:

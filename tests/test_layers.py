@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune import ops
+from autotune import kernel, ops
 from autotune.ir.errors import SignatureError, TraceError
 from autotune.tracer import spec, trace
 
@@ -278,6 +278,39 @@ def test_padding_that_cannot_be() -> None:
         trace(lambda x: ops.pad(x, -1), (X,))
     with pytest.raises(TraceError, match="too large"):
         trace(lambda x: ops.conv2d(x, W, pad=1 << 61), (X,))
+
+
+# ---- layers together ------------------------------------------------------------------------------------------------
+
+
+def encoder(x: Any, wq: Any, wk: Any, wv: Any, wo: Any, u: Any, b: Any, v: Any, g: Any, c: Any) -> Any:
+    q, k, p = ((x @ w + c).reshape(1, len(x), 4, -1).transpose(0, 2, 1, 3) for w in (wq, wk, wv))
+    mixed = ops.attention(q, k, p).transpose(0, 2, 1, 3).reshape(x.shape)
+    h = ops.layer_norm(x + (mixed @ wo + c), g, c)
+    return ops.layer_norm(h + ops.gelu(h @ u + b) @ v + c, g, c)
+
+
+def residual(x: Any, w: Any, v: Any, g: Any, b: Any, m: Any, s: Any) -> Any:
+    h = np.maximum(ops.batch_norm(ops.conv2d(x, w, pad=1), g, b, m, s), 0)
+    return np.maximum(ops.batch_norm(ops.conv2d(h, v, pad=1), g, b, m, s) + x, 0)
+
+
+def test_blocks_of_layers() -> None:
+    rng = np.random.default_rng(3)
+    w = [rng.standard_normal(s) / np.sqrt(s[0]) for s in ((32, 32),) * 4]
+    u, v, k = rng.standard_normal((32, 128)) / 6, rng.standard_normal((128, 32)) / 12, rng.standard_normal((8, 8, 3, 3))
+    channel = [np.abs(rng.standard_normal(8)) + 0.5 for _ in range(4)]
+    blocks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (encoder, (rng.standard_normal((24, 32)), *w, u, rng.standard_normal(128), v, *rng.standard_normal((2, 32)))),
+        (residual, (rng.standard_normal((1, 8, 14, 14)), k / 8, k[::-1] / 8, *channel)),
+    ]
+    for fn, arrays in blocks:
+        single = [a.astype(np.float32) for a in arrays]
+        want = fn(*(a.astype(np.float64) for a in single))
+        for threads in (1, 2):
+            made = kernel(fn, threads=threads, cache="off", tune="off")
+            np.testing.assert_allclose(made(*single), want, rtol=1e-4, atol=1e-4)
+            assert made.explain(*single).index("plan:") > 0
 
 
 # ---- torch ----------------------------------------------------------------------------------------------------------

@@ -16,13 +16,15 @@ import pytest
 from autotune.cache.records import Record, canonical, digest
 from autotune.cache.store import Store
 from autotune.decorator import TuningResult, make_kernel
-from autotune.devices.records import Measurement
+from autotune.devices.records import Measurement, Policy
+from autotune.ir.collapse import normal_form
 from autotune.ir.errors import FrozenError, MeasureError, UsageError
 from autotune.ir.partition import partition
 from autotune.ir.program import TensorProgram, canonical_names
 from autotune.ir.schedule import Schedule
 from autotune.ir.steps import ComputeAt, Split, Step
 from autotune.options import Options
+from autotune.search.ranking import Candidate, Ranking
 from autotune.session import Prepared, Session
 from autotune.tracer import trace
 from tests.kernels import spec
@@ -154,6 +156,81 @@ def test_a_budget_that_is_no_time_at_all(fresh: Fresh, options: Options) -> None
     assert time.monotonic() - start < 2.0 and prepared.entry
 
 
+# ---- one kernel or several -----------------------------------------------------------------------------------------
+
+
+def pair() -> TensorProgram:
+    """Two products of one array: as one kernel or as two."""
+    fn = lambda x, u, v: (x @ u, np.maximum(x @ v, 0))  # noqa: E731
+    return trace(fn, (spec(64, 48), spec(48, 32), spec(48, 64)), {}).program
+
+
+def assert_right(prepared: Prepared, session: Session, options: Options) -> None:
+    x, u, v = (rng.standard_normal(b.shape).astype(np.float32) for b in prepared.inputs)
+    settings = {"threads": 1, "cache": str(Path(options.cache_dir or "", "records.db"))}
+    got = make_kernel(lambda x, u, v: (x @ u, np.maximum(x @ v, 0)), settings, session)(x, u, v)
+    for a, b in zip(got, (x @ u, np.maximum(x @ v, 0)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_both_ways_are_measured_and_the_choice_is_found_again(fresh: Fresh, options: Options) -> None:
+    cold = fresh().prepare(pair(), options)
+    assert len(cold.plans) == 2 and cold.plan == cold.plans[0]
+    ways = [[normal_form(k).digest for k in plan.kernels] for plan in cold.plans]
+    assert sorted(map(len, ways)) == [1, 2]
+    result = cold.tune(trials=3)
+    assert {*cold.outcomes} == {*ways[0], *ways[1]} and {row["kernel"] for row in result.history} == {0, 1, 2}
+    assert sources(cold) == ["tuned"] * len(cold.kernels) and len(result.choice) == len(cold.kernels)
+    assert result.seconds == pytest.approx(sum(k.choice.seconds or 0 for k in cold.kernels))
+    again = fresh().prepare(pair(), options)
+    assert again.plan == cold.plan and not again.outcomes and sources(again) == ["cache"] * len(cold.kernels)
+    assert again.plans == cold.plans and "could be" in again.explain() and ": measured" in again.explain()
+
+
+def test_a_plan_follows_its_measurements(fresh: Fresh, options: Options) -> None:
+    """Whichever way the store says is faster runs, in a process that measures nothing."""
+    session = fresh()
+    tuned = session.prepare(pair(), options)
+    tuned.tune(trials=2)
+    for n, want in enumerate((*tuned.plans, *tuned.plans)):
+        times = {normal_form(k).digest: 1e-3 for plan in tuned.plans for k in plan.kernels}
+        times |= {normal_form(k).digest: 1e-6 for k in want.kernels}
+        store, rows = session.store(options), []
+        for program, s in times.items():
+            kept, measured = store.best(program=program), Measurement(s, s, 0.0, (s,), 1)
+            assert kept is not None
+            key = replace(kept.key, policy=Policy.in_turn(1).id)
+            rows.append(replace(kept, key=key, measurement=measured, created=time.time() + 9 + n, place=0))
+        store.put_many(rows)
+        again = fresh()
+        prepared = again.prepare(pair(), options)
+        assert prepared.plan == want and sources(prepared) == ["cache"] * len(want.kernels)
+        assert again.prepare(pair(), replace(options, tune="off")).plan == tuned.plans[0]
+        assert_right(prepared, again, options)
+
+
+def test_a_way_without_a_valid_schedule_gives_place(
+    fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A plain nest is right, and slow: what could be several kernels is several then."""
+    best = Ranking.best
+
+    def poor(self: Ranking) -> Iterator[Candidate]:
+        together = len(self.program.outputs) > 1
+        return iter([Candidate(Schedule(), float("inf"), "plain")]) if together else best(self)
+
+    monkeypatch.setattr(Ranking, "best", poor)
+    prepared = fresh().prepare(pair(), replace(options, tune="off"))
+    assert len(prepared.plan.kernels) == len(prepared.kernels) == 2 and sources(prepared) == ["model"] * 2
+
+
+def test_a_kernel_that_occurs_twice_is_tuned_once(fresh: Fresh, options: Options) -> None:
+    program = trace(lambda x, u, v: (x @ u) @ v, (spec(16, 16),) * 3, {}).program
+    prepared = fresh().prepare(program, options)
+    prepared.tune(trials=2)
+    assert sources(prepared) == ["tuned"] * 2 and len(prepared.outcomes) == 1
+
+
 # ---- what others say ------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +240,7 @@ def biased() -> TensorProgram:
 
 def imported(session: Session, options: Options, steps: Any) -> Store:
     """A store with a schedule that somebody says is the fastest for `biased`."""
-    program = canonical_names(*partition(biased()))
+    program = canonical_names(*partition(biased()).kernels)
     key = session.prepare(biased(), replace(options, tune="off", cache="off")).workshop.key(program)
     measured = Measurement(1e-9, 1e-9, 0.0, (1e-9,), 1)
     text = canonical(steps)

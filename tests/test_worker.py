@@ -121,6 +121,7 @@ class Counting:
 
 def test_kernels_and_programs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "MAX_KERNELS", 3)
+    monkeypatch.setattr(worker, "MAX_BYTES", 64)
     made = Worker(Counting(), lambda stage, handle: None)
     texts = [json.dumps(to_json(elementwise(n))) for n in (4, 5, 6)]
     for handle in range(5):

@@ -81,7 +81,7 @@ class Key:
         name, extents = family(program)
         rows = tuple(sorted(versions.items()))
         return Key(program.digest, device.id, device.digest, digest(canonical(rows)), policy.id, name, extents,
-                   canonical(program.canonical), canonical(device.to_json()), rows)  # fmt: skip
+                   canonical(program.canonical), device.text, rows)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

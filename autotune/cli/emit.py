@@ -19,7 +19,6 @@ from ..ir.collapse import normal_form
 from ..ir.counts import count_nest
 from ..ir.errors import DeviceError, UsageError
 from ..ir.nest import Nest
-from ..ir.partition import partition
 from ..ir.program import Buffer, TensorProgram
 from ..ir.schedule import Schedule
 from ..options import Options
@@ -150,6 +149,7 @@ def _llvm(case: Case, options: Options) -> dict[str, str]:
 
 def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Chosen]:
     """Each kernel's schedule and its source: what would run here; for a device that is not here the model's choice."""
+    from ..search.plans import plans
     from ..session import session
     from ..shipping import modelled
 
@@ -158,7 +158,7 @@ def _choose(made: TensorProgram, spec: DeviceSpec, options: Options) -> list[Cho
         return [(k.original, k.choice.schedule, k.choice.source) for k in session().prepare(made, options).kernels]
     except DeviceError:
         compiled = lambda nest: jit.assemble(render(nest, spec, "kernel", threads).text, spec.arch, spec.features)
-        kernels = partition(made, True)
+        kernels = plans(made, spec, threads)[0].kernels
         best = [modelled(normal_form(k), spec, threads, compiled)[0] for k in kernels]
         return [(k, chosen.schedule, "model") for k, chosen in zip(kernels, best)]
 

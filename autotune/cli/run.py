@@ -107,15 +107,15 @@ def run(
 
 def _describe(record: Record, prepared: Prepared) -> None:
     """What is known of all kernels together: digests, where the schedules came from, and times."""
-    kernels, outcomes = prepared.kernels, prepared.outcomes
+    kernels, result = prepared.kernels, prepared.result
     record["program"] = _digest([k.program.digest for k in kernels])
     record["schedule"] = _digest([k.choice.schedule.digest for k in kernels])
     record["source"] = min((k.choice.source for k in kernels), key=_SOURCES.index)
-    record["trials"] = sum(len(o.trials) for o in outcomes)
-    if outcomes:
-        changed = any(o.winner.schedule.digest != o.default.schedule.digest for o in outcomes)
-        record["winner"] = "tuned" if changed else "default"
-        record["default_seconds"] = _total([o.default_seconds for o in outcomes], len(kernels))
+    record["trials"] = result.trials if result else 0
+    if result:
+        whole = all(k.program.digest in prepared.outcomes for k in kernels)
+        record["winner"] = result.winner
+        record["default_seconds"] = _total([result.default_seconds if whole else None], 1)
     timed(record, prepared, _total([k.choice.seconds for k in kernels], len(kernels)))
 
 

@@ -24,7 +24,6 @@ from ..devices.records import Status
 from ..ir import errors
 from ..ir.collapse import normal_form
 from ..ir.equiv import prove
-from ..ir.partition import partition
 from ..ir.schedule import Schedule
 from ..ir.schedule import from_json as schedule_from_json
 from ..options import Options
@@ -228,13 +227,15 @@ def measured(case: Case, lists: Lists, options: Options, progress: Any, note: Ca
 def _proved(case: Case, listed: Schedules, options: Options) -> tuple[dict[str, list[Schedule]], list[tuple[str, str]]]:
     """The schedules that the verifier and the equivalence check accept for this device; and what is wrong with the
     others."""
+    from ..search.plans import plans
     from ..session import session
 
     good: dict[str, list[Schedule]] = {}
     bad: list[tuple[str, str]] = []
     spec = session().spec(options)
     with suppress(errors.AutotuneError):  # a case that cannot be traced has a record of its own
-        for kernel in map(normal_form, partition(program(case), not spec.blocks)):
+        found = plans(program(case), spec, session().threads(options))
+        for kernel in {k.digest: k for plan in found for k in map(normal_form, plan.kernels)}.values():
             for schedule in listed.get(kernel.digest, ()):
                 status = Status.CONSTRAINTS
                 try:
@@ -249,9 +250,9 @@ def _proved(case: Case, listed: Schedules, options: Options) -> tuple[dict[str, 
 
 def _failed(prepared: Prepared, first: Schedules) -> Iterator[tuple[str, str]]:
     """What became of proved schedules that could not be measured."""
-    for outcome, kernel in zip(prepared.outcomes, prepared.kernels):
+    for digest, outcome in prepared.outcomes.items():
         tried = {t.candidate.schedule.digest: t for t in outcome.trials}
-        for schedule in first.get(kernel.program.digest, ()):
+        for schedule in first.get(digest, ()):
             trial, name = tried.get(schedule.digest), f"schedule {schedule.digest[:12]}"
             if trial is None:
                 yield str(Status.INTERRUPTED), f"{name}: the budget or the trials were used up before"

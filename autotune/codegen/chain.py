@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..ir.program import Buffer, TensorProgram
+from ..ir.memory import memory
+from ..ir.program import TensorProgram
 
 
 def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str = "chain") -> str:
@@ -17,14 +18,8 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
     outer = [*program.inputs, *(b for name in program.outputs for b in program.buffers if b.name == name)]
     where = {b.name: n for n, b in enumerate(outer)}
     strides = list(dict.fromkeys(s for b in outer for s in b.strides or () if isinstance(s, str)))
-    sizes = {b.name: _bytes(b) for b in program.buffers}
-    offsets: dict[str, int] = {}
-    total = 0
-    for k in kernels:
-        for name in k.outputs:
-            if name not in where and name not in offsets:
-                offsets[name] = total
-                total += sizes[name]
+    between = memory(program, kernels)
+    offsets, total = between.offsets, between.peak
     lines = [f"define void @{symbol}(ptr %buffers, ptr %params, i64 %threads) {{"]
     most = max(len(k.inputs) + len(k.outputs) for k in kernels)
     lines += [f"%args = alloca [{most} x ptr]", f"%steps = alloca [{max(len(strides), 1)} x i64]"]
@@ -59,6 +54,3 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
     lines += [f"declare void @kernel{n}(ptr, ptr, i64)" for n in range(len(kernels))]
     return "\n".join(lines) + "\n"
 
-
-def _bytes(b: Buffer) -> int:
-    return (b.bytes + 63) // 64 * 64 + 64

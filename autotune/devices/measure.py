@@ -122,7 +122,7 @@ def _first_touch(entries: list[_Entry], policy: Policy, deadline: float, touch: 
         if policy.warm:
             e.repeat = max(1, -int(-policy.sample_seconds // e.estimate))
     touched = [e for e in entries if e.estimate]
-    limit = FIRST_CUT * min((e.estimate for e in touched), default=0.0)
+    limit = max(FIRST_CUT, policy.race) * min((e.estimate for e in touched), default=0.0)
     for e in touched:
         if e.estimate > limit and _fits(e, deadline):  # its first run may have met a disturbance
             touch(e.index)

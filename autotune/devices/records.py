@@ -31,7 +31,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How timings are taken. `threads` and `warm` change what is measured and are part of a record's key (`id`).
+    """How timings are taken. `threads`, `warm` and `alone` change what is measured and are part of a record's key
+    (`id`): not alone is among kernels of other programs, each in its turn, which leave the caches as they do in a call.
 
     sample_seconds: one sample repeats the kernel for at least this long. rounds: samples a candidate, interleaved with
     the others. race: one whose best sample is this many times the leader's median is dropped after `race_after` rounds.
@@ -43,10 +44,16 @@ class Policy:
     rounds: int = 7
     race: float = 1.1
     race_after: int = 3
+    alone: bool = True
 
     @property
     def id(self) -> str:
-        return f"{'warm' if self.warm else 'cold'}-{self.threads}t"
+        return f"{'warm' if self.warm else 'cold'}-{self.threads}t{'' if self.alone else '-turn'}"
+
+    @staticmethod
+    def in_turn(threads: int) -> Policy:
+        """For kernels of several programs: as few calls a sample as can be timed, and none is dropped for its time."""
+        return Policy(threads, sample_seconds=2e-5, rounds=25, race=1e9, alone=False)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

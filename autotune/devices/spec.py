@@ -185,6 +185,11 @@ class DeviceSpec:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @cached_property
+    def text(self) -> str:
+        """All fields as canonical JSON."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> DeviceSpec:
         """The spec that `to_json` wrote, also after a trip through JSON. Raises DeviceError on anything else."""

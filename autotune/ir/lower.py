@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .affine import affine, var
-from .expr import Const, Load, walk
+from .expr import Const, Load, loads, walk
 from .nest import Loop, Nest, Reduce, Stmt, Store
 from .program import COMBINERS, Compute, TensorProgram
 
@@ -46,7 +46,8 @@ def _stage(c: Compute) -> tuple[Stmt, ...]:
 
 
 def with_shared_axes(program: TensorProgram) -> TensorProgram:
-    """The program with every axis renamed: equal names where a producer is read at a consumer's plain axis."""
+    """The program with every axis renamed: equal names where a producer is read at a consumer's plain axis, and where
+    parts of the program that have nothing else in common read one input, at the same dimension."""
     parent: dict[tuple[str, str], tuple[str, str]] = {}
     members: dict[tuple[str, str], dict[str, str]] = {}
     for c in program.computes:
@@ -59,6 +60,13 @@ def with_shared_axes(program: TensorProgram) -> TensorProgram:
             x = parent[x]
         return x
 
+    def unite(ours: tuple[str, str], theirs: tuple[str, str]) -> None:
+        ours, theirs = find(ours), find(theirs)
+        # Two axes of one stage never share a name: x @ x.T keeps its i and j apart.
+        if ours != theirs and not (members[ours].keys() & members[theirs].keys()):
+            parent[theirs] = ours
+            members[ours] |= members.pop(theirs)
+
     made = {c.name: c for c in program.computes}
     for c in program.computes:
         extents = {a.name: a.extent for a in c.all_axes}
@@ -70,11 +78,17 @@ def with_shared_axes(program: TensorProgram) -> TensorProgram:
                 name = index.single()
                 if name is None or extents[name] != axis.extent:
                     continue
-                ours, theirs = find((c.name, name)), find((producer.name, axis.name))
-                # Two axes of one stage never share a name: x @ x.T keeps its i and j apart.
-                if ours != theirs and not (members[ours].keys() & members[theirs].keys()):
-                    parent[theirs] = ours
-                    members[ours] |= members.pop(theirs)
+                unite((c.name, name), (producer.name, axis.name))
+    part = _parts(program)
+    first: dict[tuple[str, int, int], tuple[str, str]] = {}  # by input, dimension and extent: who reads it so
+    for c in program.computes if len(set(part.values())) > 1 else ():
+        extents = {a.name: a.extent for a in c.axes}
+        for ld in loads(c.body):
+            for d, index in enumerate(ld.index if ld.buffer not in made else ()):
+                if (name := index.single()) in extents and name is not None:
+                    before = first.setdefault((ld.buffer, d, extents[name]), (c.name, name))
+                    if part[before[0]] != part[c.name]:
+                        unite((c.name, name), before)
 
     reduce_only = {root: True for root in members}
     for c in program.computes:
@@ -89,6 +103,16 @@ def with_shared_axes(program: TensorProgram) -> TensorProgram:
                 names[root] = next(reducing if reduce_only[root] else plain)
     computes = tuple(c.renamed({a.name: names[find((c.name, a.name))] for a in c.all_axes}) for c in program.computes)
     return TensorProgram(program.inputs, computes, program.outputs)
+
+
+def _parts(program: TensorProgram) -> dict[str, str]:
+    """For each Compute the first one that it is linked with, by who reads whom in whichever direction."""
+    part = {c.name: c.name for c in program.computes}
+    for c in program.computes:
+        linked = {part[ld.buffer] for ld in loads(c.body) if ld.buffer in part} | {c.name}
+        head = next(name for name in part if name in linked)
+        part = {name: head if p in linked else p for name, p in part.items()}
+    return part
 
 
 def _fresh(letters: str) -> Iterator[str]:

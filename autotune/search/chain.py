@@ -8,12 +8,14 @@ their rows. Nothing says what a stage is for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.idle import needed
@@ -34,6 +36,7 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .machine import Machine
+from .panel_model import PAGE
 from .rows import RowsSketch
 from .sketch import Column, Point, Priced, grid, select, vectorized
 
@@ -76,7 +79,7 @@ class ChainSketch:
 
     def priced(self) -> Priced:
         lanes = self.plain.lanes
-        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1),
+        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1) if self._runs() else (0,),
                        **({"clip": (0, 1)} if self.clipped else {}))  # fmt: skip
         mr, nv, block = columns["mr"], columns["nv"], columns["block"]
         rows = self.facts.stages[-1].extents[self.at]
@@ -107,6 +110,7 @@ class ChainSketch:
         held = between / max(self._instances(), 1) * block
         level = np.where(held < 0.6 * mach.l2, mach.byte("L2"), mach.byte("L3"))
         memory = self.facts.program.bytes * mach.byte(mach.level(self.facts.program.bytes)) + 2 * between * level
+        memory = memory + self._again(block, mr, mach) * mach.byte(self._home(mach))
         share = 1.0 / min(self.threads, max(1, int(np.ceil(self._instances() / 8))))
         memory = np.where(columns["rowwise"] == 1, 0.6, 1.0) * memory
         seconds: Column = (total * mach.cycle + 0.5 * memory) * share + mach.launch(self.threads)
@@ -114,7 +118,7 @@ class ChainSketch:
         compute: Column = total * mach.cycle
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected)
 
-    def _part(self, block: np.ndarray[Any, Any]) -> Column:
+    def _part(self, block: NDArray[Any]) -> Column:
         """About which share of a loop that ends early is run."""
         s, rows = self.clipped[0], self.facts.stages[-1].extents[self.at]
         length = s.extents[s.reduce_axes[0]]
@@ -122,6 +126,27 @@ class ChainSketch:
         ends = a.coefficient(self.at) * np.arange(rows) + a.const + 1
         share: Column = np.minimum(1.0, np.clip(ends, 0, length).mean() / length + 0.5 * block / length)
         return share
+
+    def _again(self, block: NDArray[Any], mr: NDArray[Any], mach: Machine) -> Column:
+        """Bytes of wide operands that blocks read after the first; and, where its rows meet in a few sets of the second
+        cache, that each tile reads anew."""
+        total: Column = np.zeros(len(block))
+        for s in self.contractions:
+            k, v, wide = s.reduce_axes[0], s.axes[-1], self.wide(s)
+            times = np.ceil(s.extents[self.at] / block)
+            step = wide.strides[k] * wide.buffer.dtype.bytes
+            if wide.contiguous(v) and step % PAGE == 0 and s.extents[k] * PAGE > mach.l2:
+                times = np.ceil(s.extents[self.at] / mr)
+            total = total + wide.buffer.bytes * (times - 1)
+        return total
+
+    def _home(self, mach: Machine) -> str:
+        """The cache that holds the wide operands of all contractions of a block."""
+        each = 0.0
+        for s in self.contractions:
+            wide = self.wide(s)
+            each += wide.buffer.bytes / math.prod(s.extents[a] for a in self.rows[:-1] if wide.uses(a))
+        return "L2" if each < 0.6 * mach.l2 else mach.level(self.facts.program.bytes)
 
     def _instances(self) -> int:
         out = 1
@@ -164,7 +189,7 @@ class ChainSketch:
                 yield s.name, ended[s.name]
 
     def _runs(self) -> list[list[Stage]]:
-        """Stages between contractions."""
+        """Stages between contractions, as far as only the last of them is read by what follows."""
         found: list[list[Stage]] = [[]]
         for s in self.facts.stages:
             if s in self.contractions:
@@ -173,7 +198,13 @@ class ChainSketch:
                 found[-1].append(s)
                 if any(a.buffer.name == s.name for c in self.contractions for a in c.loads):
                     found.append([])  # what is read outside of the run cannot be inside its rows
+        found = [run[: next(n for n in range(len(run), -1, -1) if self._closed(run[:n]))] for run in found]
         return [run for run in found if len(run) > 1 and run[-1] is not self.facts.stages[-1]]
+
+    def _closed(self, run: list[Stage]) -> bool:
+        inside, kept = {s.name for s in run}, {s.name for s in run[:-1]}
+        read = {a.buffer.name for s in self.facts.stages if s.name not in inside for a in s.loads}
+        return not kept & (read | set(self.facts.program.outputs))
 
     def _along(self, s: Stage, lanes: int) -> list[Step]:
         return self.plain._along(s, {"red": 4, "map": 2, "wide": 1}, lanes)
@@ -185,9 +216,9 @@ class ChainSketch:
         if not wide.contiguous(v):
             outside = "" if self.threads == 1 else f"{self.at}.0"  # a loop that runs in parallel is outermost
             around = next((a for a in reversed(self.rows[:-1]) if wide.uses(a)), outside)
-            steps.append(Pack(s.name, wide.ordinal, around, ((wide.dims[v], width),)))
+            steps.append(Pack(s.name, wide.ordinal, around, ((wide.offset[v], width),)))
             cache = f"{s.name}.load{wide.ordinal}"
-            panel, other = copy_loop(cache, wide.dims[v]), copy_loop(cache, wide.dims[k])
+            panel, other = copy_loop(cache, wide.offset[v]), copy_loop(cache, wide.offset[k])
             steps += [
                 Tile(cache, ((panel, width), (other, lanes))), Split(cache, f"{panel}.1", lanes, "cut"),
                 Vectorize(cache, f"{other}.1", lanes), Vectorize(cache, f"{panel}.1.1", lanes),
@@ -205,9 +236,7 @@ def contracts(s: Stage, row: str) -> bool:
     tall = [a for a in s.loads if a.uses(row) and not a.uses(v)]
     if len(wide) != 1 or not tall or len(wide) + len(tall) != len(s.loads) or not s.store.contiguous(v):
         return False
-    return wide[0].panel_dim(v) is not None and wide[0].panel_dim(k) is not None and (
-        wide[0].contiguous(v) or wide[0].contiguous(k)
-    )
+    return v in wide[0].offset and k in wide[0].offset and (wide[0].contiguous(v) or wide[0].contiguous(k))
 
 
 def chain_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[ChainSketch]:

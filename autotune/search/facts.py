@@ -22,13 +22,14 @@ UNKNOWN = 1 << 40
 
 @dataclass(frozen=True)
 class Access:
-    """One load (or the store) of a stage: elements moved by one step of each axis; axes that do not occur are
-    absent."""
+    """One load (or the store) of a stage: elements moved by one step of each axis; axes that do not occur are absent.
+    `dims`: the dimension whose index is this axis alone; `offset`: where it is this axis and a multiple of others."""
 
     ordinal: int
     buffer: Buffer
     strides: Mapping[str, int]
     dims: Mapping[str, int]
+    offset: Mapping[str, int]
 
     def contiguous(self, axis: str) -> bool:
         return self.strides.get(axis) == 1
@@ -134,6 +135,7 @@ def facts(program: TensorProgram) -> Facts:
 def _access(ordinal: int, buffer: Buffer, index: tuple[Affine, ...]) -> Access:
     strides: dict[str, int] = {}
     dims: dict[str, int] = {}
+    offset: dict[str, int] = {}
     for d, (a, s) in enumerate(zip(index, buffer.element_strides)):
         if buffer.shape[d] == 1:
             continue
@@ -142,6 +144,8 @@ def _access(ordinal: int, buffer: Buffer, index: tuple[Affine, ...]) -> Access:
         for name in a.names():
             move = a.coefficient(name) * step if linear else UNKNOWN
             strides[name] = strides.get(name, 0) + move
-            if linear and len(a.terms) == 1 and a.coefficient(name) == 1 and name not in dims:
-                dims[name] = d
-    return Access(ordinal, buffer, {n: s for n, s in strides.items() if s}, dims)
+            if linear and a.coefficient(name) == 1:
+                offset.setdefault(name, d)
+                if len(a.terms) == 1:
+                    dims.setdefault(name, d)
+    return Access(ordinal, buffer, {n: s for n, s in strides.items() if s}, dims, offset)

@@ -51,11 +51,12 @@ def _fitting(known: Facts, spec: DeviceSpec, threads: int) -> list[Sketch]:
 
 def _pointwise_after(first: Stage, rest: tuple[Stage, ...]) -> bool:
     """Every later stage is a plain store over the first one's result axes that reads it point by point."""
+    moving = {a for a in first.axes if first.extents[a] > 1}
     for s in rest:
         if s.is_reduction or set(s.axes) != set(first.axes):
             return False
         read = [a for a in s.loads if a.buffer.name == first.name]
-        if not read or any(set(a.dims) != set(first.axes) for a in read):
+        if not read or any(not moving <= set(a.dims) for a in read):
             return False
         if any(a.buffer.name in {r.name for r in rest} for a in s.loads):
             return False

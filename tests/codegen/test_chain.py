@@ -30,6 +30,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
     "a middle that is a result too": (lambda x, u: (x @ u, (x @ u) @ u), (array(6, 7), array(7, 7))),
     "two independent results": (lambda x, y: (x @ x, y.sum(axis=0)), (array(5, 5), array(4, 19))),
     "three kernels": (lambda x: (x @ x) @ (x @ x), (array(11, 11),)),
+    "memory that is used again": (lambda x, u: u @ np.maximum(u @ (u @ (u @ (u @ x))), 0), (array(7, 9), array(7, 7))),
     "turned and cut inputs": (lambda x, u, v: (x @ u) @ v, (array(7, 9).T, array(20, 34)[::2, ::2][:7], array(17, 5))),
 }  # fmt: skip
 
@@ -48,7 +49,7 @@ def test_a_chain_equals_numpy(case: str, threads: int) -> None:
 def test_the_entry_calls_kernels_in_turn() -> None:
     """By hand, with memory of its own for what passes between them, and no allocation where nothing does."""
     program = trace(lambda x, u, v: (x @ u) @ v, (spec(6, 7), spec(7, 9), spec(9, 3)), {}).program
-    parts = partition(program)
+    parts = partition(program).kernels
     text = chain(program, parts)
     assert text.count("call void @kernel") == len(parts) == 2 and text.count("@at_scratch_acquire(i64") == 2
     machines = [Machine(k, next(choices(k, 1, 0))[1].schedule) for k in map(canonical_names, parts)]
@@ -58,5 +59,8 @@ def test_the_entry_calls_kernels_in_turn() -> None:
     pointers = (ctypes.c_void_p * 4)(*[a.ctypes.data for a in (*inputs, out)])
     ENTRY(loaded.address)(pointers, None, 1)
     np.testing.assert_allclose(out, inputs[0] @ inputs[1] @ inputs[2], rtol=1e-5, atol=1e-5)
+    row = trace(lambda x, u: x @ u @ u @ u @ u, (spec(6, 7), spec(7, 7)), {}).program
+    plan = partition(row)
+    assert f"@at_scratch_acquire(i64 {plan.memory.peak})" in chain(row, plan.kernels) and plan.memory.peak == 2 * 256
     apart = trace(lambda x, u: (x @ x, u.sum(axis=0)), (spec(5, 5), spec(4, 19)), {}).program
-    assert "call ptr @at_scratch_acquire" not in chain(apart, partition(apart))
+    assert "call ptr @at_scratch_acquire" not in chain(apart, partition(apart).kernels)

@@ -19,6 +19,7 @@ from autotune.devices.records import BuildReport, Policy, Status
 from autotune.devices.spec import DeviceSpec
 from autotune.ir.errors import MeasureError
 from autotune.ir.program import to_json
+from autotune.worker import MAX_PROGRAMS
 
 from ..programs import elementwise
 
@@ -200,6 +201,6 @@ def test_the_worker_ends_with_its_parent() -> None:
 
 
 def test_more_programs_than_a_worker_keeps(client: WorkerClient) -> None:
-    reports = client.build([(to_json(elementwise(n)), {"kind": "ok"}) for n in (3, 4, 5)])
+    reports = client.build([(to_json(elementwise(n)), {"kind": "ok"}) for n in range(3, 3 + MAX_PROGRAMS + 1)])
     rows = client.time([r.handle for r in reports if r.handle], QUICK)
-    assert len(rows) == 3 and any("too many" in r.message for r in rows if not r.ok)
+    assert len(rows) == MAX_PROGRAMS + 1 and any("too many" in r.message for r in rows if not r.ok)

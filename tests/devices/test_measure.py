@@ -187,6 +187,15 @@ def test_records_travel() -> None:
     assert Policy(threads=2).id == "warm-2t" and Policy(warm=False).id == "cold-1t" and median([]) != median([])
 
 
+def test_in_turn_nobody_is_dropped_and_samples_are_single_calls(clock: Clock) -> None:
+    policy = Policy.in_turn(1)
+    assert policy.id == "warm-1t-turn"
+    rows = time_interleaved([clock.kernel("a", 1e-4), clock.kernel("b", 5e-2)], policy, FAR)
+    assert [len(m.samples) for m in rows] == [policy.rounds] * 2
+    assert [m.seconds for m in rows] == pytest.approx([1e-4, 5e-2])
+    assert clock.now - 100 < 1.2 * policy.rounds * (1e-4 + 5e-2)
+
+
 HOLDER = """
     import sys, time
     from pathlib import Path

@@ -121,6 +121,13 @@ def unrelated(n: int) -> TensorProgram:
     return TensorProgram((array("a", n),), stages, ("t0", "t1"))
 
 
+def in_turn(n: int) -> TensorProgram:
+    """t0[i] = 2 * a[i], t1[i] = 2 * t0[i], t2[i] = 2 * t1[i]"""
+    reads = ("a", "t0", "t1")
+    stages = tuple(compute(f"t{k}", axes(i=n), op("mul", at(b, "i"), number(2))) for k, b in enumerate(reads))
+    return TensorProgram((array("a", n),), stages, ("t2",))
+
+
 def framed(n: int) -> TensorProgram:
     """t0[i] = a[i - 2] where there is such an element, else 7: two elements more at both ends"""
     inside = op("and", op("le", Const(2, I64), Index(var("i"))), op("lt", Index(var("i")), Const(n - 2, I64)))

@@ -27,6 +27,7 @@ from tests.ir.programs import (
     shifted,
     sound,
     transposed,
+    unrelated,
     window,
 )
 
@@ -132,3 +133,11 @@ def test_a_scalar_result_has_no_loop_of_its_own() -> None:
     assert interpret(nest, {"a": range(7)})["t0"] == 21
     (leaf,) = leaves(nest.body)
     assert isinstance(leaf, Reduce) and leaf.index == () and leaf.first == (var(names(nest)[0][0]),)
+
+
+def test_parts_that_read_one_input_share_its_axes() -> None:
+    both = with_shared_axes(unrelated(10))
+    assert [c.axes[0].name for c in both.computes] == ["i", "i"]
+    turned = (compute("t0", axes(i=4, j=4), at("a", "i", "j")), compute("t1", axes(i=4, j=4), at("a", "j", "i")))
+    apart = with_shared_axes(TensorProgram((array("a", 4, 4),), turned, ("t0", "t1")))
+    assert [[a.name for a in c.axes] for c in apart.computes] == [["j", "i"], ["i", "j"]]

@@ -48,6 +48,7 @@ from tests.ir.programs import (
     chained,
     framed,
     half_product,
+    in_turn,
     normalised,
     product,
     row_sum,
@@ -111,6 +112,7 @@ CASES = [
     Case("compute_at-three", normalised(5, 7), ComputeAt("t0", "t2", "i"), (ComputeAt("t1", "t2", "i"),)),
     Case("compute_at-registers", biased(4, 6, 7), ComputeAt("t1", "t0"), TILED),
     Case("compute_at-loop", biased(5, 6, 7), ComputeAt("t1", "t0", "i.0"), (Split("t0", "i", 2),)),
+    Case("compute_at-sibling", unrelated(10), ComputeAt("t0", "t1", "i.0"), (Split("t0", "i", 4), Split("t1", "i", 4))),
     Case("prefetch", product(4, 6, 7), Prefetch("t0"), TILED),
     Case(
         "read_ahead",
@@ -218,7 +220,8 @@ REFUSALS = [
         (Split("t0", "k", 4), Reorder("t0", ("k.0", "i", "j", "k.1"))),
         "k.0 carries the reduction of t0; name a loop around it",
     ),
-    Refusal("not-related", unrelated(10), ComputeAt("t0", "t1", "i"), words="neither stage reads the other"),
+    Refusal("not-related", unrelated(10), ComputeAt("t0", "t1"), words="neither stage reads the other"),
+    Refusal("not-ready", in_turn(10), ComputeAt("t2", "t0", "i"), words="t1, which t2 reads, is made after t0"),
     Refusal("incomplete", biased(5, 6, 7), ComputeAt("t1", "t0"), words="name a loop instead"),
     Refusal(
         "not-pointwise", normalised(5, 7), ComputeAt("t2", "t1", "i"), words="every loop of the epilogue as an index"

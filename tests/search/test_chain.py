@@ -30,13 +30,26 @@ def masked(q: Array, k: Array, v: Array) -> Array:
     return softmax(np.where(at, scores, np.float32(-1e30))) @ v
 
 
+def parted(q: Array, k: Array, v: Array) -> Array:
+    """Columns of three tables in four groups, each a problem of its own; the sum divides last."""
+    q, k, v = (t.reshape(t.shape[0], 4, -1).transpose(1, 0, 2) for t in (q, k, v))
+    e = q @ np.swapaxes(k, -1, -2)
+    e = np.exp(e - e.max(axis=-1, keepdims=True))
+    return (e @ v) / e.sum(axis=-1, keepdims=True)
+
+
+def beside(x: Array, u: Array, w: Array) -> tuple[Array, Array]:
+    return np.maximum(x @ u, 0), x @ w
+
+
 def layers(x: Array, u: Array, w: Array) -> Array:
     return np.maximum(x @ u, 0) @ w
 
 
-CHAINS: dict[str, tuple[Callable[..., Array], tuple[tuple[int, ...], ...]]] = {
+CHAINS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "attention": (plain, ((3, 37, 20), (3, 53, 20), (3, 53, 33))), "one head": (plain, ((40, 16), (64, 16), (64, 16))),
     "masked": (masked, ((2, 33, 16), (2, 33, 16), (2, 33, 24))), "layers": (layers, ((45, 19), (19, 70), (70, 35))),
+    "groups of columns": (parted, ((33, 64), (40, 64), (40, 48))), "siblings": (beside, ((45, 19), (19, 70), (19, 35))),
     "few rows": (plain, ((2, 3, 16), (2, 40, 16), (2, 40, 16))),
 }  # fmt: skip
 
@@ -89,20 +102,20 @@ def test_points_of_the_sketch_compute_the_same(name: str, threads: int) -> None:
 
 def kernels_of(*shapes: tuple[int, ...]) -> list[list[str]]:
     program = trace(plain, [spec(*shape) for shape in shapes], {}).program
-    return [[c.name for c in k.computes] for k in partition(program, True)]
+    return [[c.name for c in k.computes] for k in partition(program, True).kernels]
 
 
 def test_a_chain_is_one_kernel_where_what_is_between_is_larger_than_what_is_outside() -> None:
     assert len(kernels_of((8, 256, 32), (8, 256, 32), (8, 256, 32))) == 1
     assert len(kernels_of((8, 1, 64), (8, 256, 64), (8, 256, 64))) > 1, "keys and values are all there is to read"
     program = trace(plain, [spec(8, 256, 32)] * 3, {}).program
-    assert len(partition(program)) > 1, "only where it is asked for"
+    assert len(partition(program).kernels) > 1, "only where it is asked for"
     narrow = trace(layers, [spec(64, 128), spec(128, 128), spec(128, 64)], {}).program
-    assert len(partition(narrow, True)) == 2
+    assert len(partition(narrow, True).kernels) == 2
 
 
 def test_the_scores_of_all_rows_are_never_an_array() -> None:
-    (kernel,) = partition(trace(plain, [spec(4, 512, 32)] * 3, {}).program, True)
+    (kernel,) = partition(trace(plain, [spec(4, 512, 32)] * 3, {}).program, True).kernels
     program = normal_form(kernel)
     candidate = next(Ranking(program, device("cpu"), 1).best())
     from autotune.codegen import build

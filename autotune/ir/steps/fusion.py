@@ -36,6 +36,7 @@ class ComputeAt(Step, kind="compute_at"):
     producer's part first, and its array shrinks to what one iteration of `loop` uses.
     An *epilogue* (it reads `into`): with loop "" it takes over the stores of `into` while the value is still in a
     register; with a loop name it runs after each iteration's block of results is complete.
+    A *sibling* (neither reads the other): loops become one as with a producer, so that what both read is still near.
     """
 
     into: str
@@ -49,11 +50,15 @@ class ComputeAt(Step, kind="compute_at"):
             raise self.fail("both stages must be nests of their own", "not-separate")
         source, target = ours[0], theirs[0]
         rest = tuple(s for s in nest.body if s is not source)
-        if self.stage in _inputs(target):
+        sibling = bool(self.loop) and not (self.stage in _inputs(target) or self.into in _inputs(source))
+        if self.stage in _inputs(target) or sibling:
             if others := [s for s in rest if s is not target and self.stage in _inputs(s)]:
                 reader = sorted(tags(others[0]))[0]
                 raise self.fail(f"{reader} reads {self.stage} too, outside of {self.into}'s loops", "other-reader")
-            made = self._merge(source, target)
+            after = nest.body[nest.body.index(target) :] if sibling else ()
+            if late := {leaf.buffer for leaf in leaves(after)} & _inputs(source):
+                raise self.fail(f"{sorted(late)[0]}, which {self.stage} reads, is made after {self.into}", "not-ready")
+            made = self._merge(source, target, sibling)
             nest = Nest(nest.buffers, tuple(made if s is target else s for s in rest))
             return self._privatise(nest, self.stage)
         if self.into in _inputs(source):
@@ -61,15 +66,16 @@ class ComputeAt(Step, kind="compute_at"):
             place = epilogue.at_loop if self.loop else epilogue.in_registers
             nest = Nest(nest.buffers, tuple(place(s) if s in theirs else s for s in rest))
             return self._privatise(nest, self.into) if self.loop else self._forget(nest)
-        raise self.fail("neither stage reads the other", "not-related")
+        raise self.fail("neither stage reads the other: only a loop can hold both", "not-related")
 
     # ---- producer into consumer ----
 
-    def _merge(self, source: Stmt, target: Stmt) -> Stmt:
+    def _merge(self, source: Stmt, target: Stmt, sibling: bool) -> Stmt:
         while isinstance(source, Alloc):
             raise self.fail("the producer's outermost statement must be a loop", "imperfect")
         if isinstance(target, (Alloc, Guard)):
-            return with_body(target, tuple(self._merge(source, s) if self.into in tags(s) else s for s in target.body))
+            inside = (self._merge(source, s, sibling) if self.into in tags(s) else s for s in target.body)
+            return with_body(target, tuple(inside))
         if not isinstance(source, Loop) or not isinstance(target, Loop):
             raise self.fail(f"ran out of loops before {self.loop}", "no-such-loop")
         if (source.name, source.extents) != (target.name, target.extents):
@@ -78,10 +84,11 @@ class ComputeAt(Step, kind="compute_at"):
                 "loops-differ",
             )
         if source.name == self.loop:
-            return replace(target, body=self._before(source.body, target.body))
+            both = (*source.body, *target.body) if sibling else self._before(source.body, target.body)
+            return replace(target, body=both)
         if len(source.body) != 1:
             raise self.fail(f"the producer has several statements in {source.name}", "imperfect")
-        inner = tuple(self._merge(source.body[0], s) if self.into in tags(s) else s for s in target.body)
+        inner = tuple(self._merge(source.body[0], s, sibling) if self.into in tags(s) else s for s in target.body)
         return replace(target, body=inner)
 
     def _before(self, made: tuple[Stmt, ...], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
