@@ -8,12 +8,16 @@ arrays in between are larger than all that goes in and out.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from .affine import Affine
+from .collapse import collapse
 from .expr import Load, gathers, loads
 from .lower import with_shared_axes
 from .program import Buffer, Compute, TensorProgram
 
 MAX_STAGES = 12
+MIN_ROWS = 8  # of a chain with contractions
 
 
 def partition(program: TensorProgram, chains: bool = False) -> tuple[TensorProgram, ...]:
@@ -22,10 +26,12 @@ def partition(program: TensorProgram, chains: bool = False) -> tuple[TensorProgr
     shared = {c.name: c for c in with_shared_axes(program).computes}
     groups: list[list[str]] = []
     where: dict[str, int] = {}
-    for c in program.computes:
+    # What reads no other comes first: between what is made and what reads it, it would keep them apart.
+    later = lambda c: bool(c.combiner) or any(ld.buffer in shared for ld in loads(c.body))
+    for c in sorted(program.computes, key=later):
         reads = {ld.buffer for ld in loads(c.body)}
         behind = max((where[name] for name in reads if name in where), default=None)
-        if behind is not None and _joins(shared[c.name], [shared[n] for n in groups[behind]]):
+        if behind is not None and _joins(shared[c.name], [shared[n] for n in groups[behind]], chains):
             groups[behind].append(c.name)
             where[c.name] = behind
         else:
@@ -50,6 +56,8 @@ def _chained(program: TensorProgram, shared: dict[str, Compute], groups: list[li
             if len(names) > MAX_STAGES or not _rowwise([shared[name] for name in names]):
                 break
             kernel = _kernel(program, names)
+            if not _by_blocks(kernel):
+                continue
             gone = {b for g in groups[n:last] for b in _kernel(program, g).outputs} - set(kernel.outputs)
             moved = sum(b.bytes for b in kernel.inputs) + sum(buffers[name].bytes for name in kernel.outputs)
             if gone and sum(buffers[name].bytes for name in gone) > moved:
@@ -57,6 +65,16 @@ def _chained(program: TensorProgram, shared: dict[str, Compute], groups: list[li
         out.append([name for g in groups[n:end] for name in g])
         n = end
     return out
+
+
+def _by_blocks(kernel: TensorProgram) -> bool:
+    """There are rows enough to take them in blocks, and inside a row each member is a vector or a product of them."""
+    members = with_shared_axes(collapse(kernel)).computes
+    rows = list(takewhile(lambda a: all(a in m.axes for m in members), members[0].axes))
+    inside = [len(m.all_axes) - len(rows) for m in members]
+    return bool(rows) and rows[-1].extent >= MIN_ROWS and all(
+        n <= 1 + reuses_operands(m) for n, m in zip(inside, members)
+    )
 
 
 def _rowwise(members: list[Compute]) -> bool:
@@ -91,13 +109,29 @@ def reuses_operands(c: Compute) -> bool:
     return False
 
 
-def _joins(c: Compute, group: list[Compute]) -> bool:
+def slides(c: Compute) -> bool:
+    """A reduction of windows of an operand that moves with every axis of the result: neighbours share what they read
+    of it, and nothing else is worth keeping near."""
+    reduced = {a.name for a in c.reduce_axes if a.extent > 1}
+    results = {a.name for a in c.axes if a.extent > 1}
+    return c.combiner is not None and any(
+        results <= _names(ld) and any(i.names() & reduced and i.names() & results for i in ld.index)
+        for ld in loads(c.body)
+    )
+
+
+def _joins(c: Compute, group: list[Compute], rows: bool) -> bool:
+    """`rows`: where windows slide over what is made row by row, they join it."""
     first = group[0]
+
+    def contracts(c: Compute) -> bool:
+        return reuses_operands(c) and not (rows and slides(c))
+
     if len(group) >= MAX_STAGES or {source.buffer for source, *_ in gathers(c.body)} & {g.name for g in group}:
         return False  # what is gathered from is finished before
-    if reuses_operands(first):
-        return not reuses_operands(c) and _pointwise(c, first, {g.name for g in group})
-    if any(map(reuses_operands, (*group, c))):
+    if contracts(first):
+        return not contracts(c) and _pointwise(c, first, {g.name for g in group})
+    if any(map(contracts, (*group, c))):
         return False
     return _rowwise([*group, c])
 

@@ -44,18 +44,19 @@ def _fitting(known: Facts, spec: DeviceSpec, threads: int) -> list[Sketch]:
         found.append(MapSketch(known, first, spec, threads))
     elif rest and (chains := chain_sketches(known, spec, threads)):
         found += chains
-    elif not found or rest:
+    elif not found or rest or first.slides:
         found += rows_sketches(known, spec, threads)
     return found
 
 
 def _pointwise_after(first: Stage, rest: tuple[Stage, ...]) -> bool:
     """Every later stage is a plain store over the first one's result axes that reads it point by point."""
+    long = {a for a in first.axes if first.extents[a] > 1}  # no index moves along the others
     for s in rest:
         if s.is_reduction or set(s.axes) != set(first.axes):
             return False
         read = [a for a in s.loads if a.buffer.name == first.name]
-        if not read or any(set(a.dims) != set(first.axes) for a in read):
+        if not read or any(long - set(a.dims) for a in read):
             return False
         if any(a.buffer.name in {r.name for r in rest} for a in s.loads):
             return False
