@@ -59,8 +59,7 @@ def _worthwhile(c: Compute, ld: Load, extents: Mapping[str, int]) -> bool:
     last = next((a for a in reversed(c.axes) if a.extent > 1), None)
     if last is None or last.name not in names or uses < USES or size > LARGEST:
         return False
-    run = last.extent if ld.index[-1].coefficient(last.name) == 1 else 1
-    return run < SHORT
+    return last.extent < SHORT
 
 
 def _order(c: Compute, ld: Load, summed: tuple[Axis, ...]) -> tuple[Axis, ...]:

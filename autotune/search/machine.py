@@ -35,6 +35,13 @@ class Machine:
     def loads_per_cycle(self) -> float:
         return self.spec.loads_per_cycle
 
+    def vectors(self, elements: int, lanes: int) -> float:
+        """What arithmetic on so many elements costs, in full vectors: where one of them is issued a cycle, half of one
+        is half the work."""
+        whole, rest = divmod(elements, lanes)
+        half = self.fma_per_cycle <= 1 and lanes == self.spec.lanes(self.dtype) and rest <= lanes // 2
+        return whole + (0.5 if rest and half else float(rest > 0))
+
     def _size(self, name: str, otherwise: int) -> int:
         cache = self.spec.cache(name)
         return cache.bytes if cache else otherwise

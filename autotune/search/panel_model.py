@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 SCATTER_CYCLES = 1.5  # to write one lane by itself
-WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
+WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 3: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
 TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
@@ -130,6 +130,7 @@ def _cycles(sketch: PanelSketch, mach: Machine, s: _Shape) -> Column:
 
     full_rows, rest_rows = np.floor(s.m / s.mr), s.m % s.mr
     full_columns, rest_columns = np.floor(s.n / s.nr), np.ceil((s.n % s.nr) / s.lanes)
+    rest_columns -= np.where(rest_columns > 0, -(-s.n // s.lanes) - mach.vectors(s.n, s.lanes), 0.0)
     total = full_rows * full_columns * step(s.mr, s.nv)
     total += np.where(rest_columns > 0, full_rows * step(s.mr, rest_columns), 0.0)
     total += np.where(rest_rows > 0, full_columns * step(rest_rows, s.nv), 0.0)
