@@ -187,7 +187,9 @@ class PanelSketch:
             full, rest = divmod(m, r)
             columns: list[float] = [w] * (n // (w * self.lanes))
             columns += [mach.vectors(n % (w * self.lanes), self.lanes)] if n % (w * self.lanes) else []
-            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency)
+            far = self.stage.extents[self.k] * w * self.lanes * self.stage.dtype.compute.bytes > mach.l1
+            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency,
+                                   float(mach.refill(c, self.lanes)) if far else 0.0)
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
         ranked = sorted(fits, key=lambda t: (cycles(*t), -t[0] * t[1]))

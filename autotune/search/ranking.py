@@ -17,7 +17,6 @@ from ..ir.schedule import Schedule
 from .sketch import Priced, Sketch
 from .space import sketches
 
-
 CLOSE = 1.3  # a sketch within so much of the best one has its first candidate tried first
 
 
