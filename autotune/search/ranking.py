@@ -99,7 +99,7 @@ class Ranking:
         starts = np.cumsum([0, *(len(p.seconds) for p in self.priced)])
         near = [n for n in sorted(range(len(best)), key=best.__getitem__) if best[n] <= CLOSE * min(best)]
         heads = [int(starts[n] + np.argmin(self.priced[n].seconds)) for n in near if len(self.priced[n].seconds)]
-        return [*heads, *(int(at) for at in self._order[:limit] if at not in heads)]
+        return [*heads, *(int(at) for at in self._order[:limit] if at not in heads)][:limit]
 
     def neighbours(self, of: Candidate) -> list[Candidate]:
         """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best

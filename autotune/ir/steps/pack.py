@@ -84,7 +84,7 @@ class Pack(Step, kind="pack"):
             raise self.fail(f"{target.buffer} is computed inside {self.at or 'the same nest'}", "made-inside")
         block = [(const(0), var(name)) for name in self.loops] or [_separate(a, inner_names) for a in target.index]
         if self.loops:
-            self._covered(target, inner, outer)
+            self._covered(target, inside, outer)
         widths = dict(self.panels)
         if any(not 0 <= d < len(block) or w < 1 for d, w in self.panels):
             raise self.fail(f"panels name dimensions 0..{len(block) - 1} and positive widths", "bad-panel")
@@ -122,13 +122,16 @@ class Pack(Step, kind="pack"):
 
         return Alloc(cache, (fill, *map_leaves(body, use)))
 
-    def _covered(self, target: Load, inner: tuple[Loop, ...], outer: tuple[Loop, ...]) -> None:
+    def _covered(self, target: Load, inside: Path, outer: tuple[Loop, ...]) -> None:
         """Refuses where `loops` are not all the inner loops that move the operand, each once and of its own extent."""
-        known = {b.name for b in outer}
+        inner, known = [b for b in inside if isinstance(b, Loop)], {b.name for b in outer}
+        if any(isinstance(b, Guard) for b in inside):
+            raise self.fail("a guard inside says which iterations there are", "ragged")
         wanted = names(target) & {b.name for b in inner if b.constant != 1}
-        if set(self.loops) != wanted or len(self.loops) != len(wanted):
+        still = {b.name for b in inner if b.constant == 1}
+        if set(self.loops) - still != wanted or len({*self.loops}) != len(self.loops):
             raise self.fail(f"the operand moves with {', '.join(sorted(wanted)) or 'no inner loop'}", "loops-differ")
-        if any(not t.names() <= known for b in inner if b.name in wanted for t in b.extents):
+        if any(not t.names() <= known for b in inner if b.name in self.loops for t in b.extents):
             raise self.fail("the extent of an inner loop depends on another inner loop", "dependent")
 
     def _operand(
