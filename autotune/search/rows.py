@@ -27,7 +27,7 @@ from ..ir.steps import (
     Tile,
     Unroll,
 )
-from .facts import Access, Facts, Stage
+from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .maps import cuts
 from .sketch import Point, Priced, grid, select, vectorized
@@ -103,14 +103,16 @@ class RowsSketch:
             vectors = s.compute.points / self.lanes
             inner = s.compute.points / max(_product(s, self.rows), 1)
             v = self.rows[-1] if self.across else self.vector_axis(s) or ""
-            loads = s.load_slots(v, self.lanes, bool(cuts(s, s.axes))) + (not s.is_reduction)
-            work = (s.light + 14 * s.heavy) / mach.fma_per_cycle
+            cut = bool(cuts(s, s.axes))
+            loads = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            work = ((1 if cut else s.light) + 14 * s.heavy) / mach.fma_per_cycle
             least = max(work, loads / mach.loads_per_cycle)
             if self.slides(s):
                 lines = columns["lines"].astype(float)
                 # Lines below each other share what windows of the one above have loaded.
-                tall = max((s.extents[a] for a in s.reduce_axes), default=1)
-                least = np.maximum(work, loads * (lines + tall - 1) / (lines * tall) / mach.loads_per_cycle)
+                tall, work = max(s.extents[a] for a in s.reduce_axes), work - 1 / mach.fma_per_cycle
+                ports = 2 * loads * (lines + tall - 1) / (lines * tall) + 1 / (red * lines)
+                least = np.maximum(max(work, 1 / mach.fma_per_cycle), ports / mach.loads_per_cycle)
                 one = np.maximum(least, mach.fma_latency / (red * lines))
                 spilled = red * lines + red * 2 > self.spec.vector_registers
                 one, overhead = one * np.where(spilled, 3.0, 1.0), np.full_like(red, 8.0)
@@ -217,8 +219,11 @@ class RowsSketch:
         inner, u = [a for a in s.axes if a not in self.rows], s.axes[-2]
         tile = ((u, point["lines"]), (v, max(1, point["red"] // point["wide"]) * lanes))
         taps = tuple((a, s.extents[a]) for a in s.reduce_axes)
+        # Taps below each other are innermost: of what lines share, little has to be held at a time.
+        moving = [a for a in s.loads if a.uses(v)]
+        order = sorted(s.reduce_axes, key=lambda x: min(abs(a.strides.get(x, UNKNOWN)) for a in moving))
         return [
-            Reorder(s.name, (*inner, *s.reduce_axes)), RegisterTile(s.name, tile, taps),
+            Reorder(s.name, (*inner, *order)), RegisterTile(s.name, tile, taps),
             *(Unroll(s.name, f"{a}.1") for a in (*s.reduce_axes, u)), *vectorized(s.name, f"{v}.1", lanes),
         ]  # fmt: skip
 
