@@ -14,6 +14,7 @@ from dataclasses import replace
 from .ir.affine import Affine, Atom, FloorDiv, const, var
 from .ir.expr import HEAVY, Expr, Index, Load, Op, gathers, loads, substitute, walk
 from .ir.program import Axis, Buffer, Compute, TensorProgram
+from .windows import overlap, spread
 
 MAX_OPS = 96  # operations of one body, each shared sub-expression once
 MAX_TREE = 1024  # nodes of one body written out as a tree
@@ -44,7 +45,7 @@ def inline(
             graph.roots.add(name)
     graph.limit()
     made = [graph.build(c, rounded) for c in graph.order if c.name in graph.roots]
-    return _named(inputs, _squeeze(_absorb(made, outputs), outputs), outputs)
+    return _named(inputs, spread(_squeeze(_absorb(made, outputs), outputs)), outputs)
 
 
 class _Graph:
@@ -105,7 +106,7 @@ class _Graph:
         names = frozenset[str]().union(*(i.names() for i in index))
         extents = self.extents[site[0]]
         seen = all(a.name in names or a.extent <= 1 for a in root.all_axes)
-        if seen and not any(_overlap(i, extents) for i in index):
+        if seen and not any(overlap(i, extents) for i in index):
             return False
         return cost > (0 if any(a.name in names for a in root.reduce_axes) else 1)
 
@@ -259,16 +260,6 @@ def _simple_atom(atom: Atom, extents: Mapping[str, int]) -> Affine:
                 return simplify(big // (d // g), extents)
             return simplify(big % (d // g), extents) * g + rest
     return arg // d if isinstance(atom, FloorDiv) else arg % d
-
-
-def _overlap(index: Affine, extents: Mapping[str, int]) -> bool:
-    """Different values of the names may meet at one place: windows whose step is less than their size."""
-    reach = 0
-    for c, name in sorted((abs(c), atom) for atom, c in index.terms if isinstance(atom, str) and extents[atom] > 1):
-        if c <= reach:
-            return True
-        reach += c * (extents[name] - 1)
-    return False
 
 
 def _along_units(index: tuple[Affine, ...], shape: Sequence[int], axes: Sequence[Axis]) -> tuple[Affine, ...]:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # change what is compared
 Array = Any
 Call = Callable[[], object]
+Layer = Callable[..., Any]
 
 # input channels, height, width, output channels, kernel, stride
 CONVOLUTIONS = (
@@ -33,18 +34,21 @@ CONVOLUTIONS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: a group, a name, our function, its inputs, and torch's calls on the same numbers."""
+    """One comparison: a group, a name, our function, its inputs, and torch's calls on the same numbers. `bare`: what
+    of ours to time beside, on the first inputs."""
 
     group: str
     name: str
     function: Callable[..., Array]
     inputs: tuple[Array, ...]
     peers: Mapping[str, Call]
+    bare: Callable[..., Array] | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Medians, minima, and the median of the rounds' ratios to the fastest peer; above 1 we are faster."""
+    """Medians, minima, and the median of the rounds' ratios to the fastest peer; above 1 we are faster. `bare`: that
+    ratio to our own function without what is fused. `kernels`: how many of them run."""
 
     group: str
     name: str
@@ -54,6 +58,8 @@ class Row:
     ratio: float
     against: str
     right: bool
+    kernels: int
+    bare: float | None
 
 
 def cases(compile: bool) -> Iterator[Case]:
@@ -69,16 +75,16 @@ def cases(compile: bool) -> Iterator[Case]:
 
     def case(
         group: str, name: str, ours: Callable[..., Array], theirs: Callable[..., Any], *inputs: Array,
-        last: bool = False, **peers: Call,
+        last: bool = False, bare: Callable[..., Array] | None = None, **peers: Call,
     ) -> Case:  # fmt: skip
         tensors = [torch.from_numpy(x) for x in inputs]
         calls: dict[str, Call] = {"torch": partial(theirs, *tensors)}
         if last:  # torch's other layout
-            turned = [t.contiguous(memory_format=torch.channels_last) for t in tensors]
+            turned = [t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
             calls["torch, channels last"] = partial(theirs, *turned)
         if compile:
             calls["torch.compile"] = partial(torch.compile(theirs), *tensors)
-        return Case(group, name, ours, inputs, calls | peers)
+        return Case(group, name, ours, inputs, calls | peers, bare)
 
     for ci, h, w, co, k, s in CONVOLUTIONS:
         ours, theirs = partial(ops.conv2d, stride=s, pad=k // 2), partial(F.conv2d, stride=s, padding=k // 2)
@@ -87,6 +93,26 @@ def cases(compile: bool) -> Iterator[Case]:
     for c, h in ((64, 56), (512, 14)):
         ours, theirs = partial(ops.conv2d, pad=1, groups=c), partial(F.conv2d, padding=1, groups=c)
         yield case("depthwise", f"{c}x{h}x{h}", ours, theirs, f(1, c, h, h), f(c, 1, 3, 3), last=True)
+    for ci, h, w, co, k, s in (CONVOLUTIONS[0], CONVOLUTIONS[5]):
+        bare = partial(ops.conv2d, stride=s, pad=k // 2)
+        yield case("fused", f"{ci}x{h}x{w} -> {co}, {k}x{k}, bias, relu",
+                   lambda x, w, b, bare=bare: ops.relu(bare(x, w, b)),
+                   lambda x, w, b, s=s, p=k // 2: torch.relu(F.conv2d(x, w, b, s, p)),
+                   f(1, ci, h, w), f(co, ci, k, k), f(co), last=True, bare=bare)  # fmt: skip
+    x, ones = f(1, 64, 56, 56), (f(64), f(64), f(64), abs(f(64)) + 1)
+
+    def normed(x: Array, weight: Array, bias: Array, mean: Array, var: Array) -> Array:
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    yield case("norm", "group_norm 64x56x56, 8", partial(ops.group_norm, groups=8),
+               lambda x, w, b: F.group_norm(x, 8, w, b), x, *ones[:2], last=True)  # fmt: skip
+    yield case("norm", "batch_norm, relu 64x56x56", lambda *a: ops.relu(ops.batch_norm(*a)),
+               lambda *a: torch.relu(normed(*a)), x, *ones, last=True)  # fmt: skip
+    yield case("pool", "max 3x3 / 2, 64x112x112", partial(ops.pool2d, size=3, stride=2, pad=1),
+               partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), f(1, 64, 112, 112), last=True)  # fmt: skip
+    yield case("block", "residual, 64x56x56", partial(residual, ops.conv2d, ops.batch_norm, ops.relu),
+               partial(residual, F.conv2d, normed, torch.relu), x, *(f(64, 64, 3, 3) for _ in "ab"),
+               *ones, f(64), f(64), f(64), abs(f(64)) + 1, last=True)  # fmt: skip
     sdpa = F.scaled_dot_product_attention
     for heads, n, d, causal in ((12, 384, 64, False), (8, 1024, 64, False), (8, 1024, 64, True)):
         name = f"{heads}x{n}x{d}{', causal' if causal else ''}"
@@ -111,6 +137,12 @@ def cases(compile: bool) -> Iterator[Case]:
     for n in (512, 1000):
         a, b = rng.standard_normal((n, n)), rng.standard_normal((n, n))
         yield Case("types", f"f64 {n}", np.matmul, (a, b), {"numpy": partial(np.matmul, a, b, out=np.empty((n, n)))})
+
+
+def residual(conv: Layer, norm: Layer, relu: Layer, x: Array, first: Array, second: Array, *affine: Array) -> Array:
+    """The basic block of a ResNet; `affine`: weight, bias, mean and variance of one norm, then of the other."""
+    y = relu(norm(conv(x, first, None, 1, 1), *affine[:4]))
+    return relu(norm(conv(y, second, None, 1, 1), *affine[4:]) + x)
 
 
 def main() -> int:
@@ -158,14 +190,23 @@ def run(given: argparse.Namespace) -> Iterator[Row]:
             peer = next(iter(c.peers.values()))()
             want = np.asarray(peer)
             right = bool(np.abs(np.asarray(out) - want).max() <= 1e-3 * max(1.0, float(np.abs(want).max())))
-            times = paired({"ours": partial(kernel, *c.inputs, out=out), **c.peers}, given.rounds)
+            calls: dict[str, Call] = {"ours": partial(kernel, *c.inputs, out=out), **c.peers}
+            if c.bare:
+                alone = autotune.kernel(c.bare, threads=given.threads)
+                alone.tune(*c.inputs[:2], budget=given.budget)
+                calls["bare"] = partial(alone, *c.inputs[:2], out=alone(*c.inputs[:2]))
+            times = paired(calls, given.rounds)
             medians = {name: median(t) for name, t in times.items()}
             against = min(c.peers, key=medians.__getitem__)
             row = Row(c.group, c.name, medians["ours"], min(times["ours"]),
                       {name: t for name, t in medians.items() if name != "ours"},
-                      ratio(times[against], times["ours"]), against, right)  # fmt: skip
-            print(f"{row.group:10s} {row.name:30s} {1e3 * row.seconds:8.3f} ms (least {1e3 * row.minimum:.3f})  "
-                  f"{row.ratio:5.2f}x {against}{'' if right else '  WRONG'}", flush=True)  # fmt: skip
+                      ratio(times[against], times["ours"]), against, right,
+                      kernel.explain(*c.inputs).count("\nkernel "),
+                      ratio(times["bare"], times["ours"]) if c.bare else None)  # fmt: skip
+            more = f"  {row.bare:.2f}x bare" if row.bare else ""
+            more += f", {row.kernels} kernels" + ("" if right else "  WRONG")
+            print(f"{row.group:10s} {row.name:34s} {1e3 * row.seconds:8.3f} ms (least {1e3 * row.minimum:.3f})  "
+                  f"{row.ratio:5.2f}x {against}{more}", flush=True)  # fmt: skip
             yield row
 
 

@@ -15,13 +15,16 @@ from ..ir.dtypes import BF16, BOOL, F32, I64, DType
 from ..ir.expr import COMPARISONS, Const, Expr, Index, Load, Op, substitute
 from ..ir.program import COMBINERS, Buffer
 from . import vecmath
-from .function import Bytes, Flat, Function, Value
+from .function import Bytes, Flat, Function, Value, plus
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl"}
 _FCMP = {"lt": "olt", "le": "ole", "eq": "oeq", "ne": "une"}
 _ICMP = {"lt": "lt", "le": "le", "eq": "eq", "ne": "ne"}
 _INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "rint": "roundeven", "abs": "fabs"}
+
+
+SPACED = 4  # elements: vectors of every so-manieth one are picked from whole vectors
 
 
 @dataclass(frozen=True)
@@ -330,6 +333,9 @@ class Evaluator:
         if lanes is None or step == 0:
             return self._load_one(buffer, flat, "")
         if step != memory_bytes(buffer) or not isinstance(step, int):
+            apart = step // memory_bytes(buffer) if isinstance(step, int) else 0
+            if 1 < apart <= SPACED and lanes.active is not None and lanes.active > apart and buffer.dtype != BOOL:
+                return self._spaced(buffer, flat, apart, lanes.active)
             return self._gather(buffer, index, flat, step)
         return self._load_row(buffer, *fn.address(buffer, flat, lanes.name))
 
@@ -361,6 +367,35 @@ class Evaluator:
             text = fn.emit(f"load {kind}, ptr {place}, align {align}", level)
         if buffer.dtype == BOOL:
             text = fn.emit(f"trunc {kind} {text} to <{lanes.width} x i1>", level)
+        return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, lanes.width, level))
+
+    def _spaced(self, buffer: Buffer, flat: Flat, apart: int, count: int) -> Value:
+        """Every `apart`-th element of a run: whole vectors, the last of which ends with the last element that is
+        wanted, and the lanes picked from them."""
+        fn, lanes = self.fn, self.lanes
+        assert lanes is not None
+        pointer, shift, level = fn.address(buffer, flat, lanes.name)
+        level = max(level, fn.load_level(buffer.name))
+        key = (pointer, shift, lanes.width, f"{apart} apart, {count}")
+        if known := fn.recall_load(buffer.name, key, level):
+            return known
+        run = (count - 1) * apart + 1
+        width = 1 << min(lanes.width, run).bit_length() - 1
+        kind, size = scalar_type(buffer.dtype), memory_bytes(buffer)
+        text, done = "poison", 0
+        for start in dict.fromkeys(min(n, run - width) for n in range(0, run, width)):
+            place = fn.place(pointer, plus(shift, start * size), level)
+            row = fn.emit(f"load <{width} x {kind}>, ptr {place}, align {size}", level)
+            here = range(done, min(count, (start + width - 1) // apart + 1))  # lanes whose elements are in this row
+            picks = [lanes.width + n * apart - start if n in here else n for n in range(lanes.width)]
+            if width != lanes.width:
+                whole = ", ".join(f"i32 {n}" if n < width else "i32 poison" for n in range(lanes.width))
+                row = fn.emit(f"shufflevector <{width} x {kind}> {row}, <{width} x {kind}> poison, "
+                              f"<{lanes.width} x i32> <{whole}>", level)  # fmt: skip
+            mask = ", ".join(f"i32 {p}" if n < here.stop else "i32 poison" for n, p in enumerate(picks))
+            vector = f"<{lanes.width} x {kind}>"
+            text = fn.emit(f"shufflevector {vector} {text}, {vector} {row}, <{lanes.width} x i32> <{mask}>", level)
+            done = here.stop
         return fn.remember_load(buffer.name, key, Value(text, buffer.dtype, lanes.width, level))
 
     def gather(self, buffer: Buffer, index: tuple[Affine, ...], dim: int, at: Value) -> Value:

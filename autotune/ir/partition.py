@@ -10,14 +10,17 @@ epilogue may be apart, which is close where it computes much. Which way pays is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from .affine import Affine
+from .collapse import collapse
 from .expr import HEAVY, Load, Op, distinct, gathers, loads
 from .lower import with_shared_axes
 from .plan import Group, Plan, Region, kernel, size
 from .program import Compute, TensorProgram
 
 MAX_STAGES = 12
+MIN_ROWS = 8  # of a chain with contractions
 MUCH = 16  # operations of an epilogue from which it may be better off with all registers for itself
 
 # Some groups, the other way to run them, and which way structure takes.
@@ -27,7 +30,7 @@ Offer = tuple[tuple[int, ...], tuple[Group, ...], int]
 def partition(program: TensorProgram, chains: bool = False) -> Plan:
     """The plan that structure alone suggests. `chains`: contractions may follow each other in one kernel, and siblings
     may share one."""
-    known = _Known(program)
+    known = _Known(program, chains)
     joined = _joined(known)
     groups = [joined[n] for n in known.order(joined, [(n,) for n in range(len(joined))])]
     offers = [*_offers(known, groups)] if chains else []
@@ -45,8 +48,9 @@ def partition(program: TensorProgram, chains: bool = False) -> Plan:
 class _Known:
     """Computes under the shared names of their axes, in the whole program and in parts of it; who reads whom."""
 
-    def __init__(self, program: TensorProgram) -> None:
-        self.program = program
+    def __init__(self, program: TensorProgram, rows: bool) -> None:
+        """`rows`: where windows slide over what is made row by row, they join it."""
+        self.program, self.rows = program, rows
         self.bytes = {b.name: b.bytes for b in program.buffers}
         self.shared = {c.name: c for c in with_shared_axes(program).computes}
         self.reads = {c.name: tuple({ld.buffer: 0 for ld in loads(c.body)}) for c in program.computes}
@@ -57,6 +61,18 @@ class _Known:
     def sorted(self, names: Sequence[str]) -> tuple[str, ...]:
         inside = set(names)
         return tuple(name for name in self.shared if name in inside)
+
+    def contracts(self, c: Compute) -> bool:
+        """It uses what it reads many times, and not only because windows overlap."""
+        return reuses_operands(c) and not (self.rows and slides(c))
+
+    def by_blocks(self, names: Sequence[str]) -> bool:
+        """There are rows enough to take them in blocks; inside a row each member is a vector or a product of them."""
+        members = with_shared_axes(collapse(self.part(names))).computes
+        rows = list(takewhile(lambda a: all(a in m.axes for m in members), members[0].axes))
+        inside = [len(m.all_axes) - len(rows) for m in members]
+        few = all(n <= 1 + reuses_operands(m) for n, m in zip(inside, members))
+        return bool(rows) and rows[-1].extent >= MIN_ROWS and few
 
     def rowwise(self, names: Sequence[str]) -> bool:
         return not _not_rowwise(list(with_shared_axes(self.part(names)).computes))
@@ -114,7 +130,7 @@ def _joined(known: _Known) -> list[Group]:
         most = {n: sum(known.bytes[b] for b in read if where[b] == n) for n in {where[b] for b in read}}
         cuts = []
         for n in sorted(most, key=lambda n: (most[n], n), reverse=True):
-            why, joins = _joins(c, members[n])
+            why, joins = _joins(known, c, members[n])
             if joins and not any(_leads(known.edges(where), n, other) for other in most if other != n):
                 members[n].append(c)
                 whys[n].append(why)
@@ -149,7 +165,7 @@ def _offers(known: _Known, groups: Sequence[Group]) -> Iterator[Offer]:
             yield offer
     for n in sorted(free):
         first, *rest = groups[n].names
-        if rest and reuses_operands(known.shared[first]):
+        if rest and known.contracts(known.shared[first]):
             why = f"apart from {first}, to which it is an epilogue"
             yield (n,), (Group((first,), _cut(groups[n])), Group(tuple(rest), why)), 0
 
@@ -174,7 +190,7 @@ def _chain(known: _Known, groups: Sequence[Group], n: int, free: set[int]) -> Of
             break
         between = {b for m in own for b in known.part(groups[m].names).outputs} - set(known.part(names).outputs)
         moved, saved = known.moved(names), sum(known.bytes[b] for b in between)
-        if 2 * saved > moved and (saved > moved or not found or not found[2]):
+        if 2 * saved > moved and known.by_blocks(names) and (saved > moved or not found or not found[2]):
             why = f"chain of {len(own)} kernels: {size(saved)} in between, {size(moved)} in and out"
             found = own, (Group(known.sorted(names), f"{_cut(groups[n])}; {why}"),), int(saved > moved)
     return found
@@ -187,7 +203,7 @@ def _behind(known: _Known, groups: Sequence[Group], n: int, free: set[int]) -> O
         return None
     first, rest = (known.part(groups[m].names) for m in own)
     near = {b.name for b in rest.inputs} & set(first.outputs)
-    if not near or not reuses_operands(first.computes[0]) or any(map(reuses_operands, rest.computes)):
+    if not near or not known.contracts(first.computes[0]) or any(map(known.contracts, rest.computes)):
         return None
     names = _names(groups, own)
     if len(names) > MAX_STAGES or not known.rowwise(names):
@@ -202,7 +218,7 @@ def _siblings(
     """This group and later ones of its kind that read an input of it row by row alike, and nothing of each other."""
     own: tuple[int, ...] = (n,)
     inputs = [{b.name for b in known.part(g.names).inputs if b.size > 1} for g in groups]
-    kinds = [reuses_operands(known.shared[g.names[0]]) for g in groups]
+    kinds = [known.contracts(known.shared[g.names[0]]) for g in groups]
     for m in sorted(free):
         names = _names(groups, (*own, m))
         alike = m > n and kinds[m] == kinds[n] and inputs[m] & inputs[n]
@@ -236,20 +252,20 @@ def _much(known: _Known, names: Sequence[str]) -> bool:
 # ---- what always shares a kernel ----
 
 
-def _joins(c: Compute, group: list[Compute]) -> tuple[str, bool]:
+def _joins(known: _Known, c: Compute, group: list[Compute]) -> tuple[str, bool]:
     """Whether a Compute joins a group, and why or why not."""
     first = group[0]
     if len(group) >= MAX_STAGES:
         return f"a kernel has {MAX_STAGES} stages at most", False
     if table := {source.buffer for source, *_ in gathers(c.body)} & {g.name for g in group}:
         return f"gathers from {sorted(table)[0]}, which is finished before", False
-    if reuses_operands(first):
-        if reuses_operands(c):
+    if known.contracts(first):
+        if known.contracts(c):
             return f"a contraction behind {first.name}", False
         if not _pointwise(c, first, {g.name for g in group}):
             return f"reads {first.name} otherwise than point by point", False
         return f"{c.name} joins {first.name}: reads it point by point (epilogue)", True
-    if any(map(reuses_operands, (*group, c))):
+    if any(map(known.contracts, (*group, c))):
         return "a contraction, which uses its operands many times", False
     why = _not_rowwise([*group, c])
     return why or f"stages of {first.name} run row by row", not why
@@ -289,6 +305,17 @@ def reuses_operands(c: Compute) -> bool:
         if used & reduced and results - used:
             return True
     return False
+
+
+def slides(c: Compute) -> bool:
+    """A reduction of windows of an operand that moves with every axis of the result: neighbours share what they read
+    of it, and nothing else is worth keeping near."""
+    reduced = {a.name for a in c.reduce_axes if a.extent > 1}
+    results = {a.name for a in c.axes if a.extent > 1}
+    return c.combiner is not None and any(
+        results <= _used(ld) and any(i.names() & reduced and i.names() & results for i in ld.index)
+        for ld in loads(c.body)
+    )
 
 
 def _pointwise(c: Compute, first: Compute, group: set[str]) -> bool:

@@ -123,8 +123,9 @@ def conv_transpose2d(
 ) -> Array:  # fmt: skip
     """The transposed map of conv2d: x (n, ci, h, w), w (ci, co / groups, kh, kw), bias (co,).
 
-    A correlation with the reversed kernels of an image that has stride - 1 zeros between its elements: of the products
-    that are summed, one in stride * stride is with an element.
+    Without dilation, results at one offset from a multiple of the stride are a correlation of the image with the part
+    of the kernel at that offset. With it, a correlation with the reversed kernels of an image that has stride - 1 zeros
+    between its elements: of the products that are summed, one in stride * stride is with an element.
     """
     axes = _image("conv_transpose2d", x, "nchw")
     if w.ndim != 4 or "b" in (x.dtype.kind, w.dtype.kind) or x.shape[1] != w.shape[0]:
@@ -138,14 +139,17 @@ def conv_transpose2d(
         raise SignatureError(f"conv_transpose2d: output_pad={output_pad} must be below stride or dilation")
     if any(e < 1 for e in (h, width, *size)):
         raise SignatureError(f"conv_transpose2d of shapes {x.shape} and {w.shape}: nothing to multiply")
+    reach = [d * (k - 1) - p for d, k, p in zip(dilation, size, pad)]
+    if any(e * s - s + 2 * r + a < d * (k - 1)
+           for e, s, r, a, d, k in zip((h, width), stride, reach, extra, dilation, size)):  # fmt: skip
+        raise SignatureError(f"conv_transpose2d: pad={pad} leaves nothing of the result")
     x, w = accumulating(x), accumulating(w)
+    if dilation == (1, 1) and stride != (1, 1):
+        return _biased("conv_transpose2d", _by_offsets(x, w, stride, pad, extra, groups), bias, True)
     if stride != (1, 1):
         spread = _np.pad(x[:, :, :, None, :, None], ((0, 0),) * 3 + ((0, stride[0] - 1), (0, 0), (0, stride[1] - 1)))
         x = spread.reshape((n, ci, h * stride[0], width * stride[1]))
         x = x[:, :, : (h - 1) * stride[0] + 1, : (width - 1) * stride[1] + 1]
-    reach = [d * (k - 1) - p for d, k, p in zip(dilation, size, pad)]
-    if any(e + 2 * r + a < 1 + d * (k - 1) for e, r, a, d, k in zip(x.shape[2:], reach, extra, dilation, size)):
-        raise SignatureError(f"conv_transpose2d: pad={pad} leaves nothing of the result")
     x = _framed(x, axes, (reach[0], reach[1]), (reach[0] + extra[0], reach[1] + extra[1]))
     seen = _windows("conv_transpose2d", x, axes, (size[0], size[1]), (1, 1), dilation)
     w = w[:, :, ::-1, ::-1]
@@ -156,6 +160,24 @@ def conv_transpose2d(
         y = _np.einsum("ngcyxhw,gcohw->ngoyx", seen, w.reshape((groups, ci // groups, each, *size)))
         y = y.reshape((n, groups * each, *y.shape[3:]))
     return _biased("conv_transpose2d", y, bias, True)
+
+
+def _by_offsets(
+    x: Array, w: Array, stride: tuple[int, int], pad: tuple[int, int], extra: tuple[int, int], groups: int
+) -> Array:
+    """conv_transpose2d: result s * m + p is the sum over a of x[m - a] w[s * a + p], along rows and along columns."""
+    (n, ci), (each, *size) = x.shape[:2], w.shape[1:]
+    parts = [-(-k // s) for k, s in zip(size, stride)]
+    length = [(e - 1) * s - 2 * p + k + a for e, s, p, k, a in zip(x.shape[2:], stride, pad, size, extra)]
+    blocks = [-(-(p + e) // s) for p, e, s in zip(pad, length, stride)]
+    w = _framed(w, (2, 3), (0, 0), (parts[0] * stride[0] - size[0], parts[1] * stride[1] - size[1]))
+    w = w.reshape((groups, ci // groups, each, parts[0], stride[0], parts[1], stride[1]))[:, :, :, ::-1, :, ::-1]
+    x = _framed(x, (2, 3), (parts[0] - 1, parts[1] - 1), (blocks[0] - x.shape[2], blocks[1] - x.shape[3]))
+    seen = _windows("conv_transpose2d", x, (2, 3), (parts[0], parts[1]), (1, 1), (1, 1))
+    seen = seen.reshape((n, groups, ci // groups, *seen.shape[2:]))
+    y = _np.einsum("ngcyxab,gcoapbq->ngopqyx", seen, w).transpose((0, 1, 2, 5, 3, 6, 4))
+    y = y.reshape((n, groups * each, blocks[0] * stride[0], blocks[1] * stride[1]))
+    return y[:, :, pad[0] : pad[0] + length[0], pad[1] : pad[1] + length[1]]
 
 
 @in_f32

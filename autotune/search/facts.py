@@ -6,6 +6,7 @@ axes its loads share and along which of them they are contiguous.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from ..ir.program import Buffer, Compute, TensorProgram
 
 # Stands for a stride that is only known at run time, or for an index that is not linear in the axis: never contiguous.
 UNKNOWN = 1 << 40
+NEAR = 4  # elements between lanes that whole vectors are loaded for
+TAPS = 64  # points of a reduction that is written out whole
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,25 @@ class Stage:
     def reduce_axes(self) -> tuple[str, ...]:
         return tuple(a.name for a in self.compute.reduce_axes)
 
-    def load_slots(self, axis: str, lanes: int) -> int:
-        """Load instructions for one vector along an axis: one where it is contiguous; each lane by itself, and put in
-        its place, where it is not."""
-        return sum(1 if a.contiguous(axis) else 2 * lanes for a in self.reads if a.uses(axis))
+    def load_slots(self, axis: str, lanes: int, cut: bool = False) -> int:
+        """Load instructions for one vector along an axis: one where it is contiguous; whole vectors, and lanes picked
+        from them, where elements are near; each lane by itself, and put in its place, elsewhere. `cut`: in parts
+        between which remainders wrap around."""
+        steps = [1 if cut and a.strides[axis] == UNKNOWN else a.strides[axis] for a in self.reads if a.uses(axis)]
+        return sum(2 * step - 1 if 1 <= step <= NEAR else 2 * lanes for step in steps)
+
+    @cached_property
+    def slides(self) -> bool:
+        """A short reduction of windows: its operands move with every long axis of the result, or with neither of the
+        last two, and vectors run along the last axis of the result."""
+        c, e = self.compute, self.extents
+        if c.combiner is None or len(self.axes) < 2 or math.prod(a.extent for a in c.reduce_axes) > TAPS:
+            return False
+        v = self.axes[-1]
+        long = {a for a in self.axes if e[a] > 1}
+        whole = [a for a in self.loads if long <= a.strides.keys()]
+        near = all(1 <= a.strides[v] <= NEAR for a in self.loads if a.uses(v))
+        return near and self.store.contiguous(v) and any(a.dims.keys() != a.strides.keys() for a in whole)
 
     @property
     def is_reduction(self) -> bool:

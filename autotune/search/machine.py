@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from ..devices.spec import DeviceSpec
 from ..ir.dtypes import DType
+from .sketch import Column
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,17 @@ class Machine:
     @property
     def loads_per_cycle(self) -> float:
         return self.spec.loads_per_cycle
+
+    def refill(self, vectors: Column | float, lanes: int) -> Column:
+        """Cycles in which so many vectors come from the second cache, beside other work."""
+        return np.asarray(1.2 * vectors * lanes * self.dtype.compute.bytes * self.byte("L2") / self.cycle)
+
+    def vectors(self, elements: int, lanes: int) -> float:
+        """What arithmetic on so many elements costs, in full vectors: where one of them is issued a cycle, half of one
+        is half the work."""
+        whole, rest = divmod(elements, lanes)
+        half = self.fma_per_cycle <= 1 and lanes == self.spec.lanes(self.dtype) and rest <= lanes // 2
+        return whole + (0.5 if rest and half else float(rest > 0))
 
     def _size(self, name: str, otherwise: int) -> int:
         cache = self.spec.cache(name)

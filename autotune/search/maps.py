@@ -19,6 +19,18 @@ from .sketch import Point, Priced, grid, vectorized
 PARTS = 12  # bodies that choosing by position may make
 
 
+def cuts(stage: Stage, axes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Where axes are cut because the stage chooses by position, in few parts: a part chooses nothing."""
+    found: dict[str, tuple[int, ...]] = {}
+    parts = 1
+    for axis in reversed(axes):
+        n = stage.extents[axis]
+        at = tuple(sorted({c for c in changes(stage.compute.body, axis, n) if 0 < c < n}))
+        if at and parts * (len(at) + 1) <= PARTS:
+            found[axis], parts = at, parts * (len(at) + 1)
+    return found
+
+
 @dataclass(frozen=True)
 class MapSketch:
     """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned
@@ -32,15 +44,7 @@ class MapSketch:
 
     @cached_property
     def cuts(self) -> dict[str, tuple[int, ...]]:
-        """Where axes are cut because the stage chooses by position, in few parts: a part chooses nothing."""
-        found: dict[str, tuple[int, ...]] = {}
-        parts = 1
-        for axis in reversed(self.stage.axes):
-            n = self.stage.extents[axis]
-            at = tuple(sorted({c for c in changes(self.stage.compute.body, axis, n) if 0 < c < n}))
-            if at and parts * (len(at) + 1) <= PARTS:
-                found[axis], parts = at, parts * (len(at) + 1)
-        return found
+        return cuts(self.stage, self.stage.axes)
 
     @cached_property
     def turned(self) -> str | None:
@@ -105,7 +109,7 @@ class MapSketch:
         )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
-        slots = len(s.reads) if self.turned or not s.axes else s.load_slots(s.axes[-1], self.lanes)
+        slots = len(s.reads) if self.turned or not s.axes else s.load_slots(s.axes[-1], self.lanes, bool(self.cuts))
         work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (slots + 1) / mach.loads_per_cycle)
         one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
         compute = vectors * one * mach.cycle

@@ -34,7 +34,7 @@ from ..ir.steps import (
     copy_loop,
 )
 from ..ir.steps.pack import staged
-from .facts import UNKNOWN, Access, Facts, Stage
+from .facts import NEAR, UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .panel_model import price
 from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
@@ -105,8 +105,13 @@ class PanelSketch:
         return sorted(found, key=lambda a: -a.ordinal)
 
     @cached_property
-    def strided(self) -> bool:
-        """A wide operand is not contiguous along the vectors: it must be packed, through a transposition."""
+    def windowed(self) -> bool:
+        """Of a wide operand, other loops reach the same elements: a copy of it has a dimension for each loop."""
+        return any(a.panel_dim(self.v) is None for a in self.wide)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """A wide operand is not contiguous along the vectors: it must be packed."""
         return any(not a.contiguous(self.v) for a in self.wide)
 
     @cached_property
@@ -121,6 +126,11 @@ class PanelSketch:
         return next((d for d in self.spec.dots if d.result == c.dtype and self.stage.extents[k] % d.length == 0
                      and all(d.takes(ld.dtype) for ld in pair)), None)  # fmt: skip
 
+    @cached_property
+    def strided(self) -> bool:
+        """It must be packed through a transposition."""
+        return self.spaced and not self.windowed
+
     # ---- points ----
 
     def _columns(self) -> tuple[Columns, dict[str, int]]:
@@ -132,7 +142,9 @@ class PanelSketch:
             if self.u
             else (1,)
         )
-        wide_modes = (2,) if self.strided else ((0, 1, 8) if self._packable(self.wide, self.v) else (0,))
+        wide_modes = (2,) if self.strided else (3,) if self.spaced else (0, 3) if self.windowed else (
+            (0, 1, 8) if self._packable(self.wide, self.v) else (0,)
+        )  # fmt: skip
         tall_modes: tuple[int, ...] = (0, 1, 2) if self._packable(self.tall, self.u) else (0,)
         if not any(a.contiguous(self.k) for a in self.tall):
             tall_modes = tall_modes[:2]
@@ -159,7 +171,7 @@ class PanelSketch:
             | (columns["kc"] >= k)
             | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
             # What is read once, by one row, is not worth a copy.
-            "copy": (columns["wide"] == 0) | self.strided | (m > 1),
+            "copy": (columns["wide"] == 0) | self.spaced | (m > 1),
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
@@ -193,10 +205,11 @@ class PanelSketch:
 
         def cycles(r: int, w: int) -> float:
             full, rest = divmod(m, r)
-            columns = [w] * (n // (w * self.lanes)) + (
-                [-(-(n % (w * self.lanes)) // self.lanes)] if n % (w * self.lanes) else []
-            )
-            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency)
+            columns: list[float] = [w] * (n // (w * self.lanes))
+            columns += [mach.vectors(n % (w * self.lanes), self.lanes)] if n % (w * self.lanes) else []
+            far = self.stage.extents[self.k] * w * self.lanes * self.stage.dtype.compute.bytes > mach.l1
+            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency,
+                                   float(mach.refill(c, self.lanes)) if far else 0.0)
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
         ranked = sorted(fits, key=lambda t: (cycles(*t), -t[0] * t[1]))
@@ -262,7 +275,12 @@ class PanelSketch:
         packs, copies, nr = list[Step](), list[Step](), point["nv"] * self.lanes
         # From the last load to the first: an operand that is packed counts as one load from then on.
         for a in self._alone(self.wide if point["wide"] else (), self.tall if point["tall"] else ()):
-            if a in self.wide:
+            if a in self.wide and point["wide"] == 3:
+                copy = self._windows(a, inside(self.v), nr)
+                panel = copy_loop(copy.name, len(copy.loops) - 1)
+                packs.append(copy)
+                copies += [Tile(copy.name, ((panel, nr),)), *vectorized(copy.name, f"{panel}.1", self.lanes)]
+            elif a in self.wide:
                 packs.append(Pack(self.stage.name, a.ordinal, inside(self.v), ((a.dims[self.v], nr),)))
                 copies += self._copy(a, self.v, nr, point["wide"], not a.contiguous(self.v))
             elif self.u is not None:
@@ -294,6 +312,12 @@ class PanelSketch:
             copies.append(Vectorize(cache, f"{depth}.1.0" if turned else f"{depth}.1", lanes if turned else group))
             copies.append(Vectorize(cache, f"{panel}.1.1", lanes))
         return packs, copies
+
+    def _windows(self, a: Access, at: str, width: int) -> Pack:
+        """The copy of an operand's windows, the vector loop's panels innermost."""
+        inner = [x for x in (*self.inner_reductions, f"{self.k}.1") if a.uses(x.removesuffix(".1"))]
+        loops = (*inner, f"{self.v}.1")
+        return Pack(self.stage.name, a.ordinal, at, ((len(loops) - 1, width),), loops=loops)
 
     def _copy(self, a: Access, axis: str, width: int, mode: int, turned: bool) -> list[Step]:
         """The copy of an operand into panels of `width` along `axis`: row by row, `mode` rows at once, or
@@ -370,7 +394,9 @@ def panel_sketches(
         if not stage.loads or (placed and v not in names(stage.compute.body)):
             continue
         if any(
-            ld.strides.get(v, 1) != 1 and (ld.strides[v] == UNKNOWN or ld.panel_dim(v) is None) for ld in stage.loads
+            ld.strides.get(v, 1) != 1
+            and (ld.strides[v] == UNKNOWN or (ld.panel_dim(v) is None and not 1 < ld.strides[v] <= NEAR))
+            for ld in stage.loads
         ):
             continue
         # Operands that move with both axes of the tile are reused by neither; such an axis is no use as rows.

@@ -24,8 +24,9 @@ PAGE = 4096  # rows so far apart share one set of a first cache with that many b
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself
-WIDE_COPY, TURNED_COPY = {1: 0.25, 2: 0.25, 8: 0.22}, 0.15  # cycles an element of 16 lanes: by mode, and for a turn
-TALL_COPY = {1: 0.16, 2: 0.4}  # rows kept as they are, and turned into panels
+WIDE_COPY = {1: 0.25, 2: 0.25, 3: 0.25, 8: 0.22}  # cycles an element of 16 lanes, by mode
+TURNED_COPY = 0.15  # more, for a turn
+TALL_COPY = {1: 0.5, 2: 0.5}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
 OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
@@ -160,10 +161,13 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
         ports = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0) + rows * max(s.tall_loads, 1)
         # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
         cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.08 * ports
+        # A panel that the first cache does not hold comes from the second again for the next rows.
+        cycles = np.maximum(cycles, np.where(s.kc * s.nr * s.size > mach.l1, mach.refill(vectors, s.lanes), 0.0))
         return np.maximum(np.maximum(cycles, mach.fma_latency), (work + ports + 3) / 5.0)
 
     full_rows, rest_rows = np.floor(s.m / s.mr), s.m % s.mr
     full_columns, rest_columns = np.floor(s.n / s.nr), np.ceil((s.n % s.nr) / s.lanes)
+    rest_columns -= np.where(rest_columns > 0, -(-s.n // s.lanes) - mach.vectors(s.n, s.lanes), 0.0)
     total = full_rows * full_columns * step(s.mr, s.nv)
     total += np.where(rest_columns > 0, full_rows * step(s.mr, rest_columns), 0.0)
     total += np.where(rest_rows > 0, full_columns * step(rest_rows, s.nv), 0.0)
@@ -174,13 +178,14 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
 def _conflicts(mach: Machine, s: _Shape) -> Column:
     """How much slower the tile runs where its operands do not stay in the first cache."""
     factor = np.where((s.tall == 0) & (s.stride % PAGE == 0) & (s.mr > mach.l1_ways), 1.35, 1.0)
-    factor *= np.where((s.tall == 0) & (s.stride >= 2048) & (s.m * s.depth * s.size > mach.l2), 1.05, 1.0)
+    factor *= np.where((s.tall == 0) & (s.stride >= 2048) & (s.m * s.depth * s.size > mach.l2), 1.02, 1.0)
     # Rows of the tall operand that come from the second cache are as many streams as the tile is high.
     far = (s.tall != 2) & (s.mr * s.kc * s.size > mach.l1 / 2) & (s.m * s.n > 4096)
     factor *= np.where(far, 1 + 0.01 * s.mr, 1.0)
     again = (s.wide == 0) & (s.m > s.mr)  # the wide operand is read again for the next rows, as it lies
     factor *= np.where(again & (s.span % PAGE == 0) & (s.kc > 16), 1.9, 1.0)
     factor *= np.where(again & (s.kc > 64) & (s.span >= PAGE), 1.2, 1.0)
+    factor *= np.where(again & (s.kc > 64) & (s.span >= PAGE // 2) & (s.span < PAGE), 1.05, 1.0)
     factor *= np.where(again & (s.kc * s.nr * s.size > mach.l1), 1.08, 1.0)
     return factor
 

@@ -17,6 +17,8 @@ from ..ir.schedule import Schedule
 from .sketch import Priced, Sketch
 from .space import sketches
 
+CLOSE = 1.3  # a sketch within so much of the best one has its first candidate tried first
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -70,7 +72,8 @@ class Ranking:
 
     def best(self, apart: int = 2, limit: int = 2000) -> Iterator[Candidate]:
         """Candidates best first; each differs from every earlier one of its sketch in at least `apart` holes, until
-        none does."""
+        none does. The first of another sketch comes early where it is about as good: what the model compares least
+        surely are sketches."""
         which, rows = self._places
         chosen: dict[int, list[np.ndarray[Any, Any]]] = {}
         tables = [
@@ -78,7 +81,7 @@ class Ranking:
             for p in self.priced
         ]
         late: list[tuple[int, int]] = []
-        for at in self._order[:limit]:
+        for at in self._heads(limit):
             s, row = int(which[at]), int(rows[at])
             mine = tables[s][row]
             if any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
@@ -89,6 +92,14 @@ class Ranking:
         for s, row in late:
             yield self.candidate(s, row, "model")
         yield Candidate(Schedule(), float("inf"), "plain")
+
+    def _heads(self, limit: int) -> list[int]:
+        """Places in the order in which they are tried."""
+        best = [float(p.seconds.min()) if len(p.seconds) else float("inf") for p in self.priced]
+        starts = np.cumsum([0, *(len(p.seconds) for p in self.priced)])
+        near = [n for n in sorted(range(len(best)), key=best.__getitem__) if best[n] <= CLOSE * min(best)]
+        heads = [int(starts[n] + np.argmin(self.priced[n].seconds)) for n in near if len(self.priced[n].seconds)]
+        return [*heads, *(int(at) for at in self._order[:limit] if at not in heads)][:limit]
 
     def neighbours(self, of: Candidate) -> list[Candidate]:
         """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best

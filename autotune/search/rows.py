@@ -14,16 +14,30 @@ import numpy as np
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
-from ..ir.steps import ComputeAt, Parallel, ReadAhead, RegisterTile, Reorder, Split, Step, StoreHint, Tile, Unroll
-from .facts import Access, Facts, Stage
+from ..ir.steps import (
+    ComputeAt,
+    Parallel,
+    ReadAhead,
+    RegisterTile,
+    Reorder,
+    Segment,
+    Split,
+    Step,
+    StoreHint,
+    Tile,
+    Unroll,
+)
+from .facts import UNKNOWN, Access, Facts, Stage
 from .machine import Machine
+from .maps import cuts
 from .sketch import Point, Priced, grid, select, vectorized
 
 
 @dataclass(frozen=True)
 class RowsSketch:
     """Holes: vectors a step in reductions (`red`) and in stores (`map`), whether results bypass the caches (`nt`),
-    chunks of rows (`block`), whether one row's arithmetic asks for the next row (`ahead`)."""
+    chunks of rows (`block`), whether one row's arithmetic asks for the next row (`ahead`), lines of results whose
+    windows are computed together (`lines`)."""
 
     facts: Facts
     rows: tuple[str, ...]
@@ -46,6 +60,8 @@ class RowsSketch:
 
     def vector_axis(self, stage: Stage) -> str | None:
         """The inner axis that a stage's vectors run along: contiguous in most of its accesses."""
+        if self.slides(stage):
+            return stage.axes[-1]
         inner = [a for a in (*stage.axes, *stage.reduce_axes) if a not in self.rows]
         accesses = [*stage.loads, *([] if stage.is_reduction else [stage.store])]
         score = {
@@ -56,6 +72,9 @@ class RowsSketch:
         if stage.is_reduction:
             inner = [a for a in inner if a in reduced] or inner
         return max(inner, key=lambda a: (score[a], stage.extents[a]), default=None)
+
+    def slides(self, stage: Stage) -> bool:
+        return stage.slides and not self.across and not {*stage.axes[-2:]} & {*self.rows}
 
     def priced(self) -> Priced:
         mach = Machine(self.spec, self.threads, self.last.widest)
@@ -68,6 +87,7 @@ class RowsSketch:
             red=several, map=several[:3], nt=(0, 1) if big else (0,),
             wide=(1, 2) if longest >= 2 * self.lanes else (1,),
             block=(1, 2, 4) if self.shared else (1,), ahead=(0, 1) if self.streamed else (0,),
+            lines=(1, 2, 4, 7, 8) if any(map(self.slides, self.facts.stages)) else (1,),
         )  # fmt: skip
         keep = (columns["red"] % columns["wide"] == 0) & (columns["map"] % columns["wide"] == 0)
         columns = select(columns, keep)
@@ -83,10 +103,20 @@ class RowsSketch:
             vectors = s.compute.points / self.lanes
             inner = s.compute.points / max(_product(s, self.rows), 1)
             v = self.rows[-1] if self.across else self.vector_axis(s) or ""
-            loads = s.load_slots(v, self.lanes) + (not s.is_reduction)
-            work = (s.light + 14 * s.heavy) / mach.fma_per_cycle
+            cut = bool(cuts(s, s.axes))
+            loads = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            work = ((1 if cut else s.light) + 14 * s.heavy) / mach.fma_per_cycle
             least = max(work, loads / mach.loads_per_cycle)
-            if s.is_reduction:
+            if self.slides(s):
+                lines = columns["lines"].astype(float)
+                # Lines below each other share what windows of the one above have loaded.
+                tall, work = max(s.extents[a] for a in s.reduce_axes), work - 1 / mach.fma_per_cycle
+                ports = 2 * loads * (lines + tall - 1) / (lines * tall) + 1 / (red * lines)
+                least = np.maximum(max(work, 1 / mach.fma_per_cycle), ports / mach.loads_per_cycle)
+                one = np.maximum(least, mach.fma_latency / (red * lines))
+                spilled = red * lines + red * 2 > self.spec.vector_registers
+                one, overhead = one * np.where(spilled, 3.0, 1.0), np.full_like(red, 8.0)
+            elif s.is_reduction:
                 one = np.maximum(least, mach.fma_latency / red) + 2.0 / red
                 overhead = red * 2 + 25 + np.where(inner % (red * self.lanes) > 0, red * one, 0)
             else:
@@ -171,14 +201,31 @@ class RowsSketch:
         v = self.vector_axis(s)
         if v is None:
             return []
+        if self.slides(s):
+            return self._windows(s, v, point, lanes)
         inner = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
         steps: list[Step] = [Reorder(s.name, (*inner, v))] if inner else []
         if s.is_reduction:
             count = point["red"] // point["wide"]
             steps.append(RegisterTile(s.name, ((v, max(1, count) * lanes),)))
         else:
+            inside = tuple(a for a in s.axes if a not in self.rows)
+            steps += [Segment(s.name, axis, at) for axis, at in cuts(s, inside).items()]
             steps.append(Tile(s.name, ((v, max(1, point["map"] // point["wide"]) * lanes),)))
         return [*steps, *vectorized(s.name, f"{v}.1", lanes)]
+
+    def _windows(self, s: Stage, v: str, point: Point, lanes: int) -> list[Step]:
+        """Vectors of whole results, several lines at once, windows written out."""
+        inner, u = [a for a in s.axes if a not in self.rows], s.axes[-2]
+        tile = ((u, point["lines"]), (v, max(1, point["red"] // point["wide"]) * lanes))
+        taps = tuple((a, s.extents[a]) for a in s.reduce_axes)
+        # Taps below each other are innermost: of what lines share, little has to be held at a time.
+        moving = [a for a in s.loads if a.uses(v)]
+        order = sorted(s.reduce_axes, key=lambda x: min(abs(a.strides.get(x, UNKNOWN)) for a in moving))
+        return [
+            Reorder(s.name, (*inner, *order)), RegisterTile(s.name, tile, taps),
+            *(Unroll(s.name, f"{a}.1") for a in (*s.reduce_axes, u)), *vectorized(s.name, f"{v}.1", lanes),
+        ]  # fmt: skip
 
     def _together(self, s: Stage, point: Point, lanes: int) -> list[Step]:
         """The last stage over a block of rows: one load of what they share serves them all."""
@@ -219,6 +266,10 @@ def rows_sketches(facts: Facts, spec: DeviceSpec, threads: int) -> list[RowsSket
         return []
     last = facts.stages[-1]
     found = []
+    windows = [s for s in facts.stages if s.slides]
+    few = rows[: min((len(s.axes) - 2 for s in windows), default=len(rows))]
+    if few and few != rows:
+        found.append(RowsSketch(facts, few, False, spec, threads, "windows"))
     if any(set(s.axes + s.reduce_axes) - set(rows) for s in facts.stages):
         found.append(RowsSketch(facts, rows, False, spec, threads))
         # Where the last stage is a plain store, its innermost axis may be a vector of independent rows.

@@ -44,7 +44,7 @@ def _fitting(known: Facts, spec: DeviceSpec, threads: int) -> list[Sketch]:
         found.append(MapSketch(known, first, spec, threads))
     elif rest and (chains := chain_sketches(known, spec, threads)):
         found += chains
-    elif not found or rest:
+    elif not found or rest or first.slides:
         found += rows_sketches(known, spec, threads)
     return found
 

@@ -196,6 +196,17 @@ def test_an_overlapping_window_tiles() -> None:
 BLOCKS = (Split("t0", "j", 8), Split("t0", "k", 4), Reorder("t0", ("j.0", "k.0", "i", "j.1", "k.1")))
 
 
+@pytest.mark.parametrize(("extent", "factor"), [(9, 4), (8, 8), (5, 2), (1, 4), (13, 6)])
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("panels", [(), ((1, 2),), ((1, 4),)])
+def test_windows_packed_by_loops(extent: int, factor: int, tail: str, panels: tuple[tuple[int, int], ...]) -> None:
+    """A copy has an element for each pair of loops, though several pairs reach the same element."""
+    steps = Split("t0", "i", factor, tail), Pack("t0", 0, "i.0", panels, loops=("k", "i.1"))
+    nest = sound_or_refused(window(extent, 3), *steps)
+    if tail == "clip":  # others copy in several bodies, or are refused
+        assert any(name == "t0.load0" for name in shapes(nest)) and loops(nest)["t0.load0.a"] == ["3"]
+
+
 @pytest.mark.parametrize("at", ["", "j.0", "k.0"])
 @pytest.mark.parametrize("panels", [(), ((1, 4),), ((0, 2), (1, 4)), ((1, 3),)])
 @pytest.mark.parametrize("shape", [(5, 22, 7), (1, 1, 1), (3, 8, 4)])

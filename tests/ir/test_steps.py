@@ -58,6 +58,7 @@ from tests.ir.programs import (
     transposed,
     triangle,
     unrelated,
+    window,
 )
 
 
@@ -107,6 +108,7 @@ CASES = [
     Case("pack", product(5, 22, 7), Pack("t0", 1, "k.0"), BLOCKED),
     Case("pack-panels", product(5, 22, 7), Pack("t0", 1, "k.0", ((1, 4),)), BLOCKED),
     Case("pack-prologue", product(5, 22, 7, prologue=True), Pack("t0", 1, "k.0", ((1, 4),)), BLOCKED),
+    Case("pack-loops", window(9, 3), Pack("t0", 0, "i.0", ((1, 4),), loops=("k", "i.1")), (Split("t0", "i", 4),)),
     Case("pack-top", product(5, 6, 7), Pack("t0", 0, "", ((0, 2),))),
     Case("compute_at-producer", chained(10), ComputeAt("t0", "t1", "i.0"), (Split("t0", "i", 4), Split("t1", "i", 4))),
     Case("compute_at-three", normalised(5, 7), ComputeAt("t0", "t2", "i"), (ComputeAt("t1", "t2", "i"),)),
@@ -194,6 +196,11 @@ REFUSALS = [
     ),
     Refusal("no-such-load", product(5, 6, 7), Pack("t0", 2, ""), words="has 2 loads"),
     Refusal("bad-panel", product(5, 6, 7), Pack("t0", 1, "", ((2, 8),)), words="dimensions 0..1 and positive widths"),
+    Refusal("loops-differ", window(9, 3), Pack("t0", 0, "", loops=("i",)), words="moves with i, k"),
+    Refusal(
+        "dependent", window(10, 3), Pack("t0", 0, "", loops=("k", "i.0", "i.1")), (Split("t0", "i", 4),),
+        "depends on another inner loop",
+    ),  # fmt: skip
     Refusal("already-packed", product(5, 6, 7), Pack("t0", 1, ""), (Pack("t0", 1, ""),), "packed already"),
     Refusal("imperfect", product(5, 6, 7), Pack("t0", 1, "i"), (Split("t0", "j", 4, "cut"),), "needs one statement"),
     Refusal("made-inside", chained(10), Pack("t1", 0, ""), FUSED, "t0 is computed inside the same nest"),

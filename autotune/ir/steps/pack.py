@@ -31,6 +31,10 @@ class Pack(Step, kind="pack"):
     numbers are outermost and the positions inside panels innermost, in the order given. The copy is a stage of its
     own, `<stage>.load<n>`, with a loop `<stage>.load<n>.a`, `.b`, ... for each dimension; cut a panel dimension by its
     width (`tile`) and the panel arithmetic disappears.
+
+    `loops`: the copy has these inner loops for dimensions, in this order, in place of the operand's own. What several
+    loops reach (the windows of an image) is then copied once for each of them: every access to the copy is to
+    neighbours, whatever the steps of the windows.
     """
 
     load: int
@@ -38,6 +42,7 @@ class Pack(Step, kind="pack"):
     panels: tuple[tuple[int, int], ...] = ()
     bare: bool = False
     dtype: str = ""
+    loops: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,15 +87,18 @@ class Pack(Step, kind="pack"):
         source = nest.all_buffers[target.buffer]
         if any(leaf.buffer == target.buffer for leaf in leaves(body)):
             raise self.fail(f"{target.buffer} is computed inside {self.at or 'the same nest'}", "made-inside")
-        block = [_separate(a, inner_names) for a in target.index]
+        block = [(const(0), var(name)) for name in self.loops] or [_separate(a, inner_names) for a in target.index]
+        if self.loops:
+            self._covered(target, inside, outer)
         widths = dict(self.panels)
         if any(not 0 <= d < len(block) or w < 1 for d, w in self.panels):
             raise self.fail(f"panels name dimensions 0..{len(block) - 1} and positive widths", "bad-panel")
 
         extents: list[tuple[Affine, ...]] = []
-        for (base, local), size in zip(block, source.shape):
+        sizes = [*source.shape] if not self.loops else [None] * len(block)
+        for (base, local), size in zip(block, sizes):
             terms = _extent_terms(local, inner)
-            terms = prune_terms((*terms, const(size) - base), outer, guards)
+            terms = prune_terms((*terms, const(size) - base) if size is not None else terms, outer, guards)
             if len(terms) > 2:
                 raise self.fail(f"the block's extent would be the minimum of {len(terms)} terms", "ragged")
             extents.append(terms)
@@ -98,7 +106,11 @@ class Pack(Step, kind="pack"):
         position = [var(copy_loop(self.name, d)) for d in range(len(block))]
         caches = frozenset(n for n, b in nest.all_buffers.items() if b.scope in ("scratch", "register"))
         whole = target if self.bare else staged(leaf.value, target, caches)
-        value = self._operand(whole, target, [b for b, _ in block], position, inner_names)
+        value = (
+            substitute(whole, {b.name: const(0) for b in inner} | dict(zip(self.loops, position)))
+            if self.loops
+            else self._operand(whole, target, [b for b, _ in block], position, inner_names)
+        )
         if self.dtype:
             value = Op("cast", (value,), self._wider(leaf.value, target))
         cache = Buffer(self.name, value.dtype, _shape(extents, widths, value.dtype.bytes), "scratch")
@@ -125,6 +137,18 @@ class Pack(Step, kind="pack"):
         if not self.bare or not holds or any(node.name != "cast" for node in users):
             raise self.fail(f"{old} cannot be kept as {kind} here", "bad-type")
         return kind
+
+    def _covered(self, target: Load, inside: Path, outer: tuple[Loop, ...]) -> None:
+        """Refuses where `loops` are not all the inner loops that move the operand, each once and of its own extent."""
+        inner, known = [b for b in inside if isinstance(b, Loop)], {b.name for b in outer}
+        if any(isinstance(b, Guard) for b in inside):
+            raise self.fail("a guard inside says which iterations there are", "ragged")
+        wanted = names(target) & {b.name for b in inner if b.constant != 1}
+        still = {b.name for b in inner if b.constant == 1}
+        if set(self.loops) - still != wanted or len({*self.loops}) != len(self.loops):
+            raise self.fail(f"the operand moves with {', '.join(sorted(wanted)) or 'no inner loop'}", "loops-differ")
+        if any(not t.names() <= known for b in inner if b.name in self.loops for t in b.extents):
+            raise self.fail("the extent of an inner loop depends on another inner loop", "dependent")
 
     def _operand(
         self, whole: Expr, target: Load, bases: list[Affine], position: list[Affine], inner_names: set[str]
