@@ -19,7 +19,7 @@ from ..ir.steps import ComputeAt, Pack, Parallel, RegisterTile, Reorder, Split, 
 from .facts import Access, Facts, Stage
 from .machine import Machine
 from .rows import RowsSketch
-from .sketch import Column, Point, Priced, grid, select, vectorized
+from .sketch import Column, Point, Priced, broken, grid, select, vectorized
 
 BLOCKS = (8, 16, 32, 64)
 
@@ -34,6 +34,7 @@ class ChainSketch:
     spec: DeviceSpec
     threads: int
     name: str = "chain"
+    pruned: bool = True
 
     @cached_property
     def plain(self) -> RowsSketch:
@@ -54,7 +55,7 @@ class ChainSketch:
 
     def priced(self) -> Priced:
         lanes = self.plain.lanes
-        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1))
+        columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1) if self._runs() else (0,))
         mr, nv, block = columns["mr"], columns["nv"], columns["block"]
         rows = self.facts.stages[-1].extents[self.at]
         shortest = min(s.extents[s.axes[-1]] for s in self.contractions)
@@ -62,7 +63,9 @@ class ChainSketch:
             "registers": mr * nv + nv + 1 <= self.spec.vector_registers, "rows": (mr <= block) & (block < 2 * rows),
             "whole tiles": (rows % block == 0) | (block % mr == 0), "columns": (nv == 1) | (nv * lanes <= shortest),
         }  # fmt: skip
-        keep = np.logical_and.reduce([*rules.values()])
+        legal = rules["registers"]
+        keep = np.logical_and.reduce([*rules.values()]) if self.pruned else legal
+        why = broken({name: ok[legal] for name, ok in rules.items()}) if not self.pruned else None
         columns = select(columns, keep)
         mr, nv, block = (c.astype(float) for c in (columns["mr"], columns["nv"], columns["block"]))
         mach = Machine(self.spec, self.threads, self.facts.stages[-1].widest)
@@ -84,7 +87,7 @@ class ChainSketch:
         seconds: Column = (total * mach.cycle + 0.5 * memory) * share + mach.launch(self.threads)
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
         compute: Column = total * mach.cycle
-        return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected)
+        return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected, why)
 
     def _instances(self) -> int:
         out = 1
@@ -112,14 +115,21 @@ class ChainSketch:
         return Schedule(tuple(steps))
 
     def _runs(self) -> list[list[Stage]]:
-        """Stages between contractions."""
+        """Stages between contractions that can share their loop over rows: none but the last is read outside."""
         found: list[list[Stage]] = [[]]
         for s in self.facts.stages:
             if s in self.contractions:
                 found.append([])
             else:
                 found[-1].append(s)
-        return [run for run in found if len(run) > 1 and run[-1] is not self.facts.stages[-1]]
+        runs = [run for run in found if len(run) > 1 and run[-1] is not self.facts.stages[-1]]
+        return [run for run in runs if not any(self._read_outside(s, run) for s in run[:-1])]
+
+    def _read_outside(self, stage: Stage, run: list[Stage]) -> bool:
+        others = [s for s in self.facts.stages if s not in run]
+        return stage.name in self.facts.program.outputs or any(
+            a.buffer.name == stage.name for s in others for a in s.loads
+        )
 
     def _along(self, s: Stage, lanes: int) -> list[Step]:
         return self.plain._along(s, {"red": 4, "map": 2, "wide": 1}, lanes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.errors import ScheduleError
 from ..ir.program import TensorProgram
 from ..ir.schedule import Schedule
-from .sketch import Priced, Sketch
+from .sketch import Priced, Sketch, unpruned
 from .space import sketches
 
 
@@ -33,11 +34,12 @@ class Candidate:
 
 
 class Ranking:
-    """The priced space of one program on one device."""
+    """The priced space of one program on one device; `pruned` False: with the points that rules of thumb leave out."""
 
-    def __init__(self, program: TensorProgram, spec: DeviceSpec, threads: int) -> None:
+    def __init__(self, program: TensorProgram, spec: DeviceSpec, threads: int, pruned: bool = True) -> None:
         self.program = program
-        self.sketches: list[Sketch] = sketches(program, spec, threads)
+        found = sketches(program, spec, threads)
+        self.sketches: list[Sketch] = found if pruned else [unpruned(s) for s in found]
         self.rejected: Counter[str] = Counter()
 
     @cached_property
@@ -46,6 +48,15 @@ class Ranking:
         for p in out:
             self.rejected.update({reason: n for reason, n in p.rejected.items() if n})
         return out
+
+    def only(self, rows: Sequence[np.ndarray[Any, Any]]) -> Ranking:
+        """A part of the space: of each sketch the points chosen by index or mask."""
+        part = copy(self)
+        for name in ("_places", "_order"):
+            part.__dict__.pop(name, None)
+        part.__dict__["priced"] = [p.take(r) for p, r in zip(self.priced, rows, strict=True)]
+        part.rejected = Counter(self.rejected)
+        return part
 
     @cached_property
     def _places(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -81,7 +92,7 @@ class Ranking:
         for at in self._order[:limit]:
             s, row = int(which[at]), int(rows[at])
             mine = tables[s][row]
-            if any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
+            if apart > 0 and any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
                 late.append((s, row))
                 continue
             chosen.setdefault(s, []).append(mine)
