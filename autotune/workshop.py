@@ -229,6 +229,7 @@ class Workshop:
     ) -> Outcome:
         """Search one kernel within `budget` seconds, and store every measurement. `first`: proved schedules
         to try before all others but the default."""
+        from .search import strategies
         from .search.ranking import Candidate, first_valid
         from .search.tune import Tuner
 
@@ -239,8 +240,9 @@ class Workshop:
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
         given = [*first, *self._hypotheses(program, key)]
         seeds = [Candidate(schedule, float("inf"), "seed") for schedule in given]
-        program_json = program.canonical
-        outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
+        strategy = strategies.make(self.options.strategy, ranking, seeds, self.options.seed, self.options.study)
+        tuner = Tuner(ranking, program.canonical, worker, self.policy, deadline, trials, strategy, progress)
+        outcome = tuner.run(default)
         self._record(key, outcome)
         return outcome
 
