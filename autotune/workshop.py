@@ -29,6 +29,7 @@ from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
 
 if TYPE_CHECKING:
+    from .search.correction import Correction
     from .search.ranking import Ranking
     from .search.tune import Outcome
     from .session import Session
@@ -81,7 +82,14 @@ class Workshop:
     def ranking(self, program: TensorProgram) -> Ranking:
         from .search.ranking import Ranking
 
-        return Ranking(program, self.spec, self.threads)
+        return Ranking(program, self.spec, self.threads, correction=self.correction)
+
+    @functools.cached_property
+    def correction(self) -> Correction | None:
+        """What was fitted for this machine, if anything."""
+        from .calibrate import correction
+
+        return None if self.spec.blocks else correction(self.spec)
 
     def kernel(self, original: TensorProgram) -> PreparedKernel:
         """The best that is known for a kernel now: a stored schedule, else the model's first choice that is valid."""
@@ -121,7 +129,7 @@ class Workshop:
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
         code."""
-        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"))
+        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"), repr(self.correction))
         kept = self.objects.get(digest)
         if kept is not None:
             row = json.loads(kept)

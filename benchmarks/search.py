@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from autotune.devices.records import Policy, Status
+from autotune.search.correction import judged
+from autotune.search.metrics import Array, expected
 from autotune.search.ranking import Candidate, Ranking
 from autotune.search.recorded import Simulated, Space, load
 from autotune.search.strategies import NAMES, make
@@ -27,11 +29,10 @@ from autotune.search.tune import Tuner
 HERE = Path(__file__).resolve().parent / "results" / "spaces"
 GUIDED = ("default", "greedy")  # these know the model; the others begin at a random point
 BLIND = "default, no model"
-TRIALS, NEAR, TIE = 100, 1.03, 0.01
+TRIALS, NEAR = 100, 1.03
 FOREVER = 1e9
 MOMENTS = 20  # of the curve over time
 CUT = 0.95  # the curve ends where a random search has come so far from the median to the optimum
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -95,31 +96,6 @@ def _anywhere(space: Space, seed: int) -> Candidate:
 # ---- the model ----
 
 
-def predictions(space: Space) -> tuple[Array, Array]:
-    """Predicted and measured seconds of all points that a search may pick and that have a time."""
-    rows = [row for row in space.seconds if row[0] >= 0 and not space.why(row)]
-    return (
-        np.array([float(space.whole.priced[n].seconds[at]) for n, at in rows]),
-        np.array([space.seconds[row] for row in rows]),
-    )
-
-
-def peak(predicted: Array, measured: Array, k: int) -> float:
-    """The fraction that the best of the model's first k reaches."""
-    first = np.argsort(predicted, kind="stable")[:k]
-    return float(measured.min() / measured[first].min())
-
-
-def pairwise(predicted: Array, measured: Array) -> float:
-    """Of all pairs whose times differ by more than a tie, the share that the model has in the right order."""
-    gap = np.log(measured)[:, None] - np.log(measured)[None, :]
-    order = np.sign(predicted[:, None] - predicted[None, :])
-    apart = np.triu(np.abs(gap) > TIE)
-    if not apart.any():
-        return 1.0
-    return float(((order == np.sign(gap)) + 0.5 * (order == 0))[apart].mean())
-
-
 @dataclass(frozen=True)
 class Pruning:
     """What the rules of thumb do to a space: the best point they leave out over the best they keep (below 1: they have
@@ -139,17 +115,6 @@ def pruning(space: Space) -> Pruning:
 
 
 # ---- strategies ----
-
-
-def expected(times: Array) -> Array:
-    """The best that so many random draws without replacement find on average, for 1 to all of them."""
-    left, n = np.sort(times), len(times)
-    out, weight = np.empty(n), np.full(n, 1.0 / n)  # of being the best of the draws so far, fastest first
-    for k in range(1, n + 1):
-        out[k - 1] = left @ weight
-        # C(n-i, k) / C(n, k+1) from C(n-i, k-1) / C(n, k), for the i-th fastest.
-        weight = weight * np.maximum(n - np.arange(1, n + 1) - k + 1, 0) / k * (k + 1) / max(n - k, 1)
-    return out
 
 
 def curve(space: Space, runs: Sequence[Run], random: Sequence[Run]) -> float:
@@ -186,11 +151,9 @@ def judge(
     rows = [["space", "points", "peak@1", "peak@5", "peak@8", "pairwise", "left out", "best of these", "by rule"]]
     model: dict[str, Any] = {}
     for s in spaces:
-        predicted, measured = predictions(s)
         cut = pruning(s)
         model[s.name] = {
-            "points": len(measured), **{f"peak@{k}": peak(predicted, measured, k) for k in (1, 5, 8)},
-            "pairwise": pairwise(predicted, measured), "left_out": cut.left_out,
+            "points": sum(not s.why(row) for row in s.seconds), **judged(s), "left_out": cut.left_out,
             "pruning_ratio": min(cut.ratio, FOREVER), "rule": cut.rule,
             "failed": sum(r.status is not Status.OK for r in s.results.values()),
         }  # fmt: skip

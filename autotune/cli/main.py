@@ -24,6 +24,7 @@ from ..ir.errors import AutotuneError, DeviceError, FrozenError, MeasureError, U
 from ..options import STRATEGIES, Options, resolve
 from .grid import Case, cases, read
 from .machine import devices, doctor
+from .model import model
 from .output import FORMATS, Progress, Writer, say, words
 from .run import FIELDS, Record, State, exit_code, prepare, run, save
 from .stores import cache
@@ -291,5 +292,5 @@ def verify(target: str, execute: bool, **given: Any) -> int:
     return int(wrong > 0)
 
 
-for _command in (devices, doctor, cache):
+for _command in (devices, doctor, cache, model):
     cli.add_command(_command)

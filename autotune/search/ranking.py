@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ..ir.program import TensorProgram
 from ..ir.schedule import Schedule
 from .sketch import Priced, Sketch, unpruned
 from .space import sketches
+
+if TYPE_CHECKING:
+    from .correction import Correction
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,14 @@ class Candidate:
 
 
 class Ranking:
-    """The priced space of one program on one device; `pruned` False: with the points that rules of thumb leave out."""
+    """The priced space of one program on one device; `pruned` False: with the points that rules of thumb leave out.
+    `correction`: what was learned about the model's terms on this device."""
 
-    def __init__(self, program: TensorProgram, spec: DeviceSpec, threads: int, pruned: bool = True) -> None:
-        self.program = program
+    def __init__(
+        self, program: TensorProgram, spec: DeviceSpec, threads: int, pruned: bool = True,
+        correction: Correction | None = None,
+    ) -> None:  # fmt: skip
+        self.program, self.correction = program, correction
         found = sketches(program, spec, threads)
         self.sketches: list[Sketch] = found if pruned else [unpruned(s) for s in found]
         self.rejected: Counter[str] = Counter()
@@ -45,6 +52,8 @@ class Ranking:
     @cached_property
     def priced(self) -> list[Priced]:
         out = [s.priced() for s in self.sketches]
+        if self.correction is not None:
+            out = [self.correction.apply(s.name, p) for s, p in zip(self.sketches, out)]
         for p in out:
             self.rejected.update({reason: n for reason, n in p.rejected.items() if n})
         return out

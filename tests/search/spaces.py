@@ -10,6 +10,7 @@ import numpy as np
 
 from autotune.devices import device
 from autotune.devices.records import Status
+from autotune.devices.spec import DeviceSpec
 from autotune.search import t4
 from autotune.search.ranking import Ranking
 from autotune.search.recorded import Space, configuration, metadata, reduced, space
@@ -18,10 +19,10 @@ from benchmarks.spaces import PROGRAMS, kernel
 SPEC = device("cpu:znver3")  # of the table: the same on every machine
 
 
-def document(name: str = "square", most: int = 300, seed: int = 1) -> t4.Document:
+def document(name: str = "square", most: int = 300, seed: int = 1, spec: DeviceSpec = SPEC) -> t4.Document:
     """What the model predicts, times an effect of each hole's value, and some noise; one point in 16 fails."""
     draw = np.random.default_rng(seed)
-    part, struck = reduced(Ranking(kernel(PROGRAMS[name]), SPEC, 1, pruned=False), most, seed)
+    part, struck = reduced(Ranking(kernel(PROGRAMS[name]), spec, 1, pruned=False), most, seed)
     effects: dict[tuple[int, str, int], float] = {}
     results = [t4.Result({"sketch": "plain"}, seconds=1e-2, runtimes=(1e-2,), compile_seconds=0.01)]
     for n, p in enumerate(part.priced):
@@ -37,7 +38,7 @@ def document(name: str = "square", most: int = 300, seed: int = 1) -> t4.Documen
                 extra=extra | ({"reason": ("planted", "")} if fails else {}),
             ))  # fmt: skip
     return t4.Document(
-        tuple(results), metadata(name, str(PROGRAMS[name]), part, SPEC, 1, {"test": "1"}, most, seed, struck)
+        tuple(results), metadata(name, str(PROGRAMS[name]), part, spec, 1, {"test": "1"}, most, seed, struck)
     )
 
 

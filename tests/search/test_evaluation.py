@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from autotune.devices.records import Status
+from autotune.search.correction import predictions
+from autotune.search.metrics import expected, pairwise, peak
 from autotune.search.recorded import load
 from benchmarks import search
-from benchmarks.search import BLIND, FOREVER, Run, curve, expected, judge, pairwise, peak, predictions, pruning
+from benchmarks.search import BLIND, FOREVER, Run, curve, judge, pruning
 from tests.search.spaces import made
 
 STORED = sorted(search.HERE.glob("*.json.xz"))
