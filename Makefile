@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # The peers' own tuning variables would change what is compared.
 PEERS := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
-.PHONY: demo test test-gpu-tools lint bench venv tools clean
+.PHONY: demo test test-gpu-tools lint bench bench-search venv tools clean
 
 demo: $(STAMP)
 	@$(PEERS) $(BIN)/python examples/demo.py
@@ -28,6 +28,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@$(PEERS) $(BIN)/python benchmarks/peers.py --update-readme
+
+# Strategies and the cost model on the recorded spaces; no device, a few minutes.
+bench-search: $(STAMP)
+	@$(BIN)/python -m benchmarks.search
 
 venv: $(STAMP)
 

@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import devices
 from .devices import cpu
 from .devices.spec import DeviceSpec
-from .ir.errors import DeviceError
+from .ir.errors import CacheError, DeviceError
 from .options import user_directory
+
+if TYPE_CHECKING:
+    from .search.correction import Correction
 
 Entry = Callable[[int, int, int], None]
 PEAK_TYPES = ("f32", "f64", "i32")
@@ -97,15 +101,46 @@ def save(spec: DeviceSpec, directory: Path | None = None) -> Path:
     if home is None:
         raise DeviceError("there is no home directory to keep the calibration in; set XDG_CONFIG_HOME")
     path = cpu.calibration_path(spec, home)
+    _write(path, spec.to_json(), "the calibration")
+    devices.forget()
+    return path
+
+
+def correction(spec: DeviceSpec) -> Correction | None:
+    """What `autotune model fit` has kept for this machine. Raises CacheError where it cannot be read."""
+    path = _correction_path(spec.digest)
+    if path is None or not path.is_file():
+        return None
+    from .search.correction import Correction
+
+    try:
+        return Correction.from_json(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, CacheError) as error:
+        raise CacheError(f"{path}: the fitted model cannot be read ({error}); delete it or fit again") from error
+
+
+def keep_correction(found: Correction) -> Path:
+    """Keep a fitted model where `correction` finds it. Raises DeviceError where it cannot be written."""
+    path = _correction_path(found.device)
+    if path is None:
+        raise DeviceError("there is no home directory to keep the model in; set XDG_CONFIG_HOME")
+    _write(path, found.to_json(), "the model")
+    return path
+
+
+def _correction_path(digest: str) -> Path | None:
+    home = user_directory("config")
+    return home / "models" / f"{digest}.json" if home else None
+
+
+def _write(path: Path, value: Any, what: str) -> None:
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(spec.to_json(), indent=1), "utf-8")
+        draft.write_text(json.dumps(value, indent=1), "utf-8")
         draft.replace(path)
     except OSError as error:
-        raise DeviceError(f"the calibration cannot be kept in {path}: {error}") from error
-    devices.forget()
-    return path
+        raise DeviceError(f"{what} cannot be kept in {path}: {error}") from error
 
 
 def working_sets(spec: DeviceSpec, threads: int) -> list[tuple[str, int]]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from .ir.errors import UsageError
 
+STRATEGIES = ("default", "random", "greedy", "local", "evolution", "tpe", "cma")
 _CACHE = ("readwrite", "readonly", "off")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _TOOL = re.compile(r"""^\s*\[?\s*["']?tool["']?\s*(\.\s*["']?autotune\b|\])""", re.MULTILINE)
@@ -30,7 +31,8 @@ _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All that a user may set. `threads` None: affinity mask and cgroup quota. `budget`: seconds; None: caller's."""
+    """All that a user may set. `threads` None: affinity mask and cgroup quota. `budget`: seconds; None: caller's.
+    `strategy` says what `tune` tries next; `study`: the URL of a storage that Optuna's strategies share."""
 
     device: str = "cpu"
     threads: int | None = None
@@ -45,6 +47,8 @@ class Options:
     graph: str | None = None
     name: str | None = None
     no_color: bool = False
+    strategy: str = "default"
+    study: str | None = None
 
     def directory(self) -> Path | None:
         """The private cache directory, made if need be; None, after one warning, where there can be none."""
@@ -73,6 +77,8 @@ _TABLE: dict[str, tuple[str, Any, str]] = {
     "graph": ("AUTOTUNE_GRAPH", "path", "a path such as graph.svg"),
     "name": ("", "text", "a name"),
     "no_color": ("", "flag", " | ".join(_FLAGS)),
+    "strategy": ("", STRATEGIES, ""),
+    "study": ("", "text", "a URL such as sqlite:///study.db"),
 }
 _VARIABLES = {variable: option for option, (variable, _, _) in _TABLE.items() if variable}
 CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("autotune", default=MappingProxyType({}))

@@ -32,6 +32,7 @@ from .ir.schedule import from_json as schedule_from_json
 from .options import Options, user_directory
 
 if TYPE_CHECKING:
+    from .search.correction import Correction
     from .search.ranking import Ranking
     from .search.tune import Outcome
     from .session import Session
@@ -85,7 +86,14 @@ class Workshop:
     def ranking(self, program: TensorProgram) -> Ranking:
         from .search.ranking import Ranking
 
-        return Ranking(program, self.spec, self.threads)
+        return Ranking(program, self.spec, self.threads, correction=self.correction)
+
+    @functools.cached_property
+    def correction(self) -> Correction | None:
+        """What was fitted for this machine, if anything."""
+        from .calibrate import correction
+
+        return None if self.spec.blocks else correction(self.spec)
 
     def plans(self, program: TensorProgram) -> list[Plan]:
         """How the program may be cut into kernels: the model's choice, then what it is unsure about. They are kept
@@ -151,7 +159,7 @@ class Workshop:
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
         code."""
-        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"))
+        digest = self._digest("model", program.digest, repr(self.spec), _own_source("search"), repr(self.correction))
         kept = self.objects.get(digest)
         if kept is not None:
             row = json.loads(kept)
@@ -259,6 +267,7 @@ class Workshop:
     ) -> Outcome:
         """Search one kernel within `budget` seconds, and store every measurement. `first`: proved schedules
         to try before all others but the default."""
+        from .search import strategies
         from .search.ranking import Candidate, first_valid
         from .search.tune import Tuner
 
@@ -269,8 +278,9 @@ class Workshop:
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
         given = [*first, *self._hypotheses(program, key)]
         seeds = [Candidate(schedule, float("inf"), "seed") for schedule in given]
-        program_json = program.canonical
-        outcome = Tuner(ranking, program_json, worker, self.policy, deadline, trials, progress).run(default, seeds)
+        strategy = strategies.make(self.options.strategy, ranking, seeds, self.options.seed, self.options.study)
+        tuner = Tuner(ranking, program.canonical, worker, self.policy, deadline, trials, strategy, progress)
+        outcome = tuner.run(default)
         self._record(key, outcome)
         return outcome
 

@@ -89,5 +89,5 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_make_has_its_targets() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test", "test-gpu-tools", "lint", "bench", "venv", "clean"):
+    for target in ("demo", "test", "test-gpu-tools", "lint", "bench", "bench-search", "venv", "clean"):
         assert re.search(rf"^{target}:", text, re.MULTILINE), target

@@ -21,9 +21,10 @@ import click
 
 from .. import __version__
 from ..ir.errors import AutotuneError, DeviceError, FrozenError, MeasureError, UsageError
-from ..options import Options, resolve
+from ..options import STRATEGIES, Options, resolve
 from .grid import Case, cases, read
 from .machine import devices, doctor
+from .model import model
 from .output import FORMATS, Progress, Writer, say, words
 from .run import FIELDS, Record, State, exit_code, prepare, run, save
 from .stores import cache
@@ -42,6 +43,8 @@ _CASES = (
 _MEASURING = (
     click.option("--budget", help="Time for each case, such as 2s or 500ms."),
     click.option("--trials", help="Candidates for each case, at most."),
+    click.option("--strategy", type=click.Choice(STRATEGIES), help="What to try next."),
+    click.option("--study", help="With tpe or cma: the URL of a storage that several processes share."),
     click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True),
     click.option("-o", "--output", type=_PATH, help="A file for the results (default: standard output)."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
@@ -106,7 +109,7 @@ def ready(given: dict[str, Any], here: bool = True) -> Options:
     from ..session import DEFAULT_BUDGET, session
     from ..workshop import Workshop
 
-    names = ("device", "threads", "cache", "budget", "trials")
+    names = ("device", "threads", "cache", "budget", "trials", "strategy", "study")
     options = resolve(tune="cached", **{name: given.get(name) for name in names})
     if here:
         ensure(Workshop(session(), options).spec, say)
@@ -289,5 +292,5 @@ def verify(target: str, execute: bool, **given: Any) -> int:
     return int(wrong > 0)
 
 
-for _command in (devices, doctor, cache):
+for _command in (devices, doctor, cache, model):
     cli.add_command(_command)

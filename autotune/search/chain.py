@@ -38,7 +38,7 @@ from .facts import Access, Facts, Stage
 from .machine import Machine
 from .panel_model import PAGE
 from .rows import RowsSketch
-from .sketch import Column, Point, Priced, grid, select, vectorized
+from .sketch import Column, Point, Priced, broken, grid, select, vectorized
 
 BLOCKS = (8, 16, 32, 64)
 
@@ -53,6 +53,7 @@ class ChainSketch:
     spec: DeviceSpec
     threads: int
     name: str = "chain"
+    pruned: bool = True
 
     @cached_property
     def plain(self) -> RowsSketch:
@@ -88,10 +89,13 @@ class ChainSketch:
             "registers": mr * nv + nv + 1 <= self.spec.vector_registers, "rows": (mr <= block) & (block < 2 * rows),
             "whole tiles": (rows % block == 0) | (block % mr == 0), "columns": (nv == 1) | (nv * lanes <= shortest),
         }  # fmt: skip
+        legal = rules["registers"]
         if self.clipped:  # what is cut short must end with whole tiles
             units = (nv * lanes, self.plain.lanes * 4)
             rules["clip"] = (columns["clip"] == 0) | np.logical_and.reduce([block % unit == 0 for unit in units])
-        keep = np.logical_and.reduce([*rules.values()])
+            legal = legal & rules["clip"]
+        keep = np.logical_and.reduce([*rules.values()]) if self.pruned else legal
+        why = broken({name: ok[legal] for name, ok in rules.items()}) if not self.pruned else None
         columns = select(columns, keep)
         mr, nv, block = (c.astype(float) for c in (columns["mr"], columns["nv"], columns["block"]))
         mach = Machine(self.spec, self.threads, self.facts.stages[-1].widest)
@@ -116,7 +120,7 @@ class ChainSketch:
         seconds: Column = (total * mach.cycle + 0.5 * memory) * share + mach.launch(self.threads)
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
         compute: Column = total * mach.cycle
-        return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected)
+        return Priced(columns, seconds, {"compute": compute, "memory": memory}, rejected, why)
 
     def _part(self, block: NDArray[Any]) -> Column:
         """About which share of a loop that ends early is run."""

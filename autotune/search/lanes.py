@@ -17,7 +17,7 @@ from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, 
 from .facts import Facts, Stage
 from .machine import Machine
 from .panel import MAX_STATEMENTS
-from .sketch import Point, Priced, grid, select, vectorized
+from .sketch import Point, Priced, broken, grid, select, vectorized
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class LanesSketch:
     spec: DeviceSpec
     threads: int
     name: str = "lanes"
+    pruned: bool = True
 
     @property
     def lanes(self) -> int:
@@ -63,8 +64,9 @@ class LanesSketch:
         chains = columns["mr"] * columns["nr"] * columns["nv"]
         used = chains + columns["mr"] * columns["nv"] + 1
         rules = {"registers": used <= self.spec.vector_registers, "size": chains * 4 <= MAX_STATEMENTS}
-        keep = rules["registers"] & rules["size"]
+        keep = rules["registers"] & (rules["size"] | (not self.pruned))
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
+        why = broken({"size": rules["size"][keep]}) if not self.pruned else None
         columns = select(columns, keep)
         mach = Machine(self.spec, self.threads, stage.widest)
         mr, nr, nv = (columns[c].astype(float) for c in ("mr", "nr", "nv"))
@@ -98,7 +100,7 @@ class LanesSketch:
         busy = (compute + tail) * share
         memory = memory * max(share, 1.0 / mach.streams) + 0.0 * mr
         seconds = np.maximum(busy, memory) + 0.15 * np.minimum(busy, memory) + mach.launch(self.threads)
-        return Priced(columns, seconds, {"compute": compute, "combine": tail, "memory": memory}, rejected)
+        return Priced(columns, seconds, {"compute": compute, "combine": tail, "memory": memory}, rejected, why)
 
     def schedule(self, point: Point) -> Schedule:
         s, k, lanes = self.stage.name, self.k, self.lanes // (1 + point["half"])

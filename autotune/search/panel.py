@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.dots import Dot, factors
@@ -37,7 +38,7 @@ from ..ir.steps.pack import staged
 from .facts import NEAR, UNKNOWN, Access, Facts, Stage
 from .machine import Machine
 from .panel_model import price
-from .sketch import Columns, Point, Priced, ceil_div, grid, select, unique, vectorized
+from .sketch import Columns, Point, Priced, broken, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
 MAX_STATEMENTS = 900
@@ -58,6 +59,7 @@ class PanelSketch:
     spec: DeviceSpec
     threads: int
     name: str = "panel"
+    pruned: bool = True
 
     @cached_property
     def lanes(self) -> int:
@@ -133,7 +135,7 @@ class PanelSketch:
 
     # ---- points ----
 
-    def _columns(self) -> tuple[Columns, dict[str, int]]:
+    def _columns(self) -> tuple[Columns, dict[str, int], NDArray[np.str_] | None]:
         e, lanes = self.stage.extents, self.lanes
         m, n, k = e[self.u] if self.u else 1, e[self.v], e[self.k]
         vectors = tuple(x for x in (1, 2, 3, 4, 6, 8) if x == 1 or x <= -(-n // lanes))
@@ -159,12 +161,19 @@ class PanelSketch:
             wide=wide_modes, tall=tall_modes, epi=(0, 1) if self.epilogues else (0,),
             **({"dot": (0, 1)} if self.dot else {}),
         )  # fmt: skip
+        if self.dot:  # columns are packed in groups, rows are read as they lie or kept as wider numbers
+            kept = int(self.tall[0].buffer.dtype != self.dot.operand)
+            grouped = (columns["wide"] % 8 > 0) & (columns["tall"] == kept) & (columns["kc"] % self.dot.length == 0)
+            fits = (columns["dot"] == 0) | (grouped & ((columns["kc"] > 16) | (columns["kc"] >= k)))
+            rejected["dot"] = int((~fits).sum())
+            columns = select(columns, fits)
         table = np.array(tiles, dtype=np.int64)
         tile = columns.pop("tile")
         columns["mr"], columns["nv"] = table[tile, 0], table[tile, 1]
         mr, nv = columns["mr"], columns["nv"]
         heavy = any(self.facts.by_name[e].heavy for e in self.epilogues)
         rules = {
+            "slow-tile": tile < MAX_TILES,
             "epilogue-stream": (columns["kc"] > 16) | (columns["kc"] >= k) | (not self.epilogues),
             "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
             "stream": (columns["kc"] > 16)
@@ -175,15 +184,12 @@ class PanelSketch:
             "row-block": (columns["mb"] == 1) | (m >= columns["mb"] * mr),
             "column-block": (columns["nb"] == 1) | (n >= columns["nb"] * nv * lanes),
         }
-        if self.dot:  # columns are packed in groups, rows are read as they lie or kept as wider numbers
-            kept = int(self.tall[0].buffer.dtype != self.dot.operand)
-            grouped = (columns["wide"] % 8 > 0) & (columns["tall"] == kept) & (columns["kc"] % self.dot.length == 0)
-            rules["dot"] = (columns["dot"] == 0) | (grouped & ((columns["kc"] > 16) | (columns["kc"] >= k)))
+        why = broken(rules) if not self.pruned else None
         keep = np.ones(len(mr), dtype=bool)
         for reason, ok in rules.items():
-            rejected[reason] = int((keep & ~ok).sum())
+            rejected[reason] = rejected.get(reason, 0) + int((keep & ~ok).sum())
             keep &= ok
-        columns = select(columns, keep)
+        columns = columns if why is not None else select(columns, keep)
         mr, nr = columns["mr"], columns["nv"] * lanes
         columns["mc"] = ceil_div(ceil_div(m, columns.pop("mb")), mr) * mr
         columns["nc"] = ceil_div(ceil_div(n, columns.pop("nb")), nr) * nr
@@ -191,8 +197,15 @@ class PanelSketch:
             units = np.where(columns["order"] == 0, ceil_div(n, columns["nc"]), ceil_div(m, columns["mc"]))
             idle = units < min(self.threads, units.max())  # some threads would have nothing to do
             rejected["idle-threads"] = int(idle.sum())
-            columns = select(columns, ~idle)
-        return unique(columns), rejected
+            if why is not None:
+                why = np.where((why == "") & idle, "idle-threads", why)
+            else:
+                columns = select(columns, ~idle)
+        if why is not None:  # of equal points the one that is kept comes first
+            order = np.argsort(why != "", kind="stable")
+            columns, why = select(columns, order), why[order]
+        once = unique(columns)
+        return select(columns, once), rejected, None if why is None else why[once]
 
     def _tiles(
         self, rows: tuple[int, ...], vectors: tuple[int, ...], m: int, n: int
@@ -213,13 +226,13 @@ class PanelSketch:
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
         ranked = sorted(fits, key=lambda t: (cycles(*t), -t[0] * t[1]))
-        kept = ranked[:MAX_TILES]
+        kept = ranked[:MAX_TILES] if self.pruned else ranked
         return kept, {"registers": spills, "slow-tile": len(ranked) - len(kept)}
 
     def priced(self) -> Priced:
-        columns, rejected = self._columns()
+        columns, rejected, why = self._columns()
         seconds, terms = price(self, columns)
-        return Priced(columns, seconds, terms, rejected)
+        return Priced(columns, seconds, terms, rejected, why)
 
     # ---- schedule ----
 

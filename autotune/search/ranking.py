@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from ..devices.spec import DeviceSpec
 from ..ir.errors import ScheduleError
 from ..ir.program import TensorProgram
 from ..ir.schedule import Schedule
-from .sketch import Priced, Sketch
+from .sketch import Priced, Sketch, unpruned
 from .space import sketches
+
+if TYPE_CHECKING:
+    from .correction import Correction
 
 CLOSE = 1.3  # a sketch within so much of the best one has its first candidate tried first
 
@@ -35,19 +39,35 @@ class Candidate:
 
 
 class Ranking:
-    """The priced space of one program on one device."""
+    """The priced space of one program on one device; `pruned` False: with the points that rules of thumb leave out.
+    `correction`: what was learned about the model's terms on this device."""
 
-    def __init__(self, program: TensorProgram, spec: DeviceSpec, threads: int) -> None:
-        self.program = program
-        self.sketches: list[Sketch] = sketches(program, spec, threads)
+    def __init__(
+        self, program: TensorProgram, spec: DeviceSpec, threads: int, pruned: bool = True,
+        correction: Correction | None = None,
+    ) -> None:  # fmt: skip
+        self.program, self.correction = program, correction
+        found = sketches(program, spec, threads)
+        self.sketches: list[Sketch] = found if pruned else [unpruned(s) for s in found]
         self.rejected: Counter[str] = Counter()
 
     @cached_property
     def priced(self) -> list[Priced]:
         out = [s.priced() for s in self.sketches]
+        if self.correction is not None:
+            out = [self.correction.apply(s.name, p) for s, p in zip(self.sketches, out)]
         for p in out:
             self.rejected.update({reason: n for reason, n in p.rejected.items() if n})
         return out
+
+    def only(self, rows: Sequence[np.ndarray[Any, Any]]) -> Ranking:
+        """A part of the space: of each sketch the points chosen by index or mask."""
+        part = copy(self)
+        for name in ("_places", "_order"):
+            part.__dict__.pop(name, None)
+        part.__dict__["priced"] = [p.take(r) for p, r in zip(self.priced, rows, strict=True)]
+        part.rejected = Counter(self.rejected)
+        return part
 
     @cached_property
     def _places(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -84,7 +104,7 @@ class Ranking:
         for at in self._heads(limit):
             s, row = int(which[at]), int(rows[at])
             mine = tables[s][row]
-            if any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
+            if apart > 0 and any(int((mine != other).sum()) < apart for other in chosen.get(s, ())):
                 late.append((s, row))
                 continue
             chosen.setdefault(s, []).append(mine)

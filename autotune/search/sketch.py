@@ -4,8 +4,8 @@ turns one point into the steps of a schedule. No nest is built here."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,19 @@ Point = Mapping[str, int]
 @dataclass(frozen=True)
 class Priced:
     """Points with their predicted seconds, split into named terms (each a column; they add up or overlap as the model
-    says)."""
+    says). `why`, of a sketch that was asked not to prune: the rule that would have left a point out, "" if none."""
 
     columns: Columns
     seconds: Column
     terms: dict[str, Column] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    why: NDArray[np.str_] | None = None
+
+    def take(self, rows: NDArray[Any]) -> Priced:
+        """Some of the points, chosen by index or mask."""
+        columns, terms = ({k: c[rows] for k, c in part.items()} for part in (self.columns, self.terms))
+        why = None if self.why is None else self.why[rows]
+        return Priced(columns, self.seconds[rows], cast(dict[str, Column], terms), self.rejected, why)
 
     def point(self, row: int) -> dict[str, int]:
         return {name: int(column[row]) for name, column in self.columns.items()}
@@ -58,19 +65,33 @@ def grid(**holes: tuple[int, ...]) -> Columns:
     return {name: column.ravel() for name, column in zip(holes, mesh)}
 
 
-def select(columns: Columns, keep: NDArray[np.bool_]) -> Columns:
+def unpruned(sketch: Sketch) -> Sketch:
+    """The sketch with every legal point, those too that it leaves out because they are not thought to be worth a
+    trial."""
+    known: Any = sketch
+    return replace(known, pruned=False) if any(f.name == "pruned" for f in fields(known)) else sketch
+
+
+def broken(rules: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.str_]:
+    """For each point the first rule that it breaks, "" if none."""
+    names = [*rules]
+    return np.select([~rules[name] for name in names], names, "").astype(np.str_)
+
+
+def select(columns: Columns, keep: NDArray[Any]) -> Columns:
     return {name: column[keep] for name, column in columns.items()}
 
 
-def unique(columns: Columns) -> Columns:
-    """Drop points that differ in nothing. (np.unique would import numpy.ma, which costs more than the ranking.)"""
+def unique(columns: Columns) -> NDArray[np.int64]:
+    """The first of points that differ in nothing. (np.unique would import numpy.ma, which costs more than the
+    ranking.)"""
     key = np.zeros(len(next(iter(columns.values()))), dtype=np.uint64)
     for column in columns.values():
         key = (key ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x7F4A7C15)
     order = np.argsort(key, kind="stable")
     first = np.ones(len(key), dtype=bool)
     first[1:] = key[order][1:] != key[order][:-1]
-    return {name: column[np.sort(order[first])] for name, column in columns.items()}
+    return np.sort(order[first])
 
 
 def ceil_div(a: NDArray[np.int64] | int, b: NDArray[np.int64] | int) -> NDArray[np.int64]:

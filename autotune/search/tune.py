@@ -1,8 +1,8 @@
-"""The tuning loop: the model's picks and seeds are measured, then moves around the best, then a paired run-off with
-the default.
+"""The tuning loop: the default and what a strategy asks for are measured, then the best few meet the default in a
+paired run-off.
 
-Knows candidates and measurements; sees building and timing only as a `Measurer`. The model ranks and prunes; only
-measurements choose.
+Knows candidates and measurements; sees building and timing only as a `Measurer`, and what to try next as a `Strategy`.
+The model ranks and prunes; only measurements choose.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any, Protocol
 from ..devices.records import BuildReport, Measurement, Policy, median
 from ..ir.errors import MeasureError
 from .ranking import Candidate, Ranking
+from .strategies import Strategy, Told
 
 BATCH = 6
+IDLE = 50  # batches without anything new, after which a strategy has no more to say
 FINALISTS = 3
 MOSTLY = 0.7  # ... and it is the faster one in so many of the rounds: luck is not enough
 FIRST_BYTE = 4e-8  # seconds a byte of arrays that are made, filled, run on and compared for the first time
@@ -74,29 +76,31 @@ class _State:
 
 
 class Tuner:
-    """One tuning of one kernel."""
+    """One tuning of one kernel. `deadline` is a time of `clock`, in seconds."""
 
     def __init__(
         self, ranking: Ranking, program_json: Any, measurer: Measurer, policy: Policy, deadline: float,
-        trials: int | None, progress: Callable[[int, float], None] | None = None,
+        trials: int | None, strategy: Strategy, progress: Callable[[int, float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.ranking, self.program, self.measurer, self.policy = ranking, program_json, measurer, policy
         self.deadline, self.limit, self.progress = deadline, trials, progress
-        self.start = time.monotonic()
+        self.strategy, self.clock = strategy, clock
+        self.start = clock()
         self.state = _State()
 
-    def run(self, default: Candidate, seeds: Sequence[Candidate] = ()) -> Outcome:
+    def run(self, default: Candidate) -> Outcome:
         """Tune. Raises MeasureError where not even the default could be measured."""
         try:
-            return self._run(default, seeds)
+            return self._run(default)
         finally:
             self.measurer.drop(self.state.handles.values())
 
-    def _run(self, default: Candidate, seeds: Sequence[Candidate]) -> Outcome:
+    def _run(self, default: Candidate) -> Outcome:
         interrupted, st = False, self.state
         finals: list[tuple[Candidate, Measurement]] = []
         try:
-            self._explore(default, seeds)
+            self._explore(default)
             finals = self._finish(default) if st.seconds else []
         except KeyboardInterrupt:
             if not st.seconds:
@@ -107,7 +111,7 @@ class Tuner:
             why = next((f" ({t.build.message.splitlines()[0]})" for t in st.trials if t.build.message), "")
             raise MeasureError(f"nothing valid was measured: {reasons}{why}; raise the budget or run `autotune doctor`")
         winner, seconds, default_seconds = self._choose(default, finals)
-        elapsed = time.monotonic() - self.start
+        elapsed = self.clock() - self.start
         rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
         return Outcome(
             winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted
@@ -116,13 +120,13 @@ class Tuner:
     # ---- exploring ----
 
     def _left(self) -> float:
-        return self.deadline - time.monotonic()
+        return self.deadline - self.clock()
 
     def _end(self) -> float:
         """The deadline; the first candidate to be measured is given what a check of it takes, so that there is a
         result at all."""
         first = 0.4 + self.ranking.program.bytes * FIRST_BYTE
-        return self.deadline if self.state.seconds else max(self.deadline, time.monotonic() + first)
+        return self.deadline if self.state.seconds else max(self.deadline, self.clock() + first)
 
     def _room(self) -> int:
         return 1 << 30 if self.limit is None else self.limit - len(self.state.trials)
@@ -134,41 +138,25 @@ class Tuner:
         whole = self.deadline - self.start
         return min(max(0.15 * whole, 8 * (FINALISTS + 1) * best), 0.4 * whole)
 
-    def _explore(self, default: Candidate, seeds: Sequence[Candidate]) -> None:
-        stream = self.ranking.best()
-        self._measure([default])
-        picks = list(seeds)
-        picks += [c for _, c in zip(range(BATCH), stream)]
-        self._measure(picks)
-        stale = 0
-        while self._room() > 0 and self._left() > self._reserve() and stale < 4:
-            before = self._best()
-            moves = self._moves()
-            fresh = [c for _, c in zip(range(max(1, BATCH - len(moves))), stream)]
-            batch = (moves + fresh)[:BATCH]
+    def _explore(self, default: Candidate) -> None:
+        """Measure the default, then what the strategy asks for while there is room, time, and something new."""
+        st, idle = self.state, 0
+        self._tell(self._measure([default]))
+        while self._room() > 0 and self._left() > self._reserve() and idle < IDLE:
+            before = len(st.candidates)
+            batch = self.strategy.ask(min(BATCH, self._room()))
             if not batch:
                 break
-            self._measure(batch)
-            after = self._best()
-            stale = 0 if before is None or (after is not None and after < 0.995 * before) else stale + 1
+            self._tell(self._measure(batch))
+            idle = 0 if len(st.candidates) > before else idle + 1
 
-    def _best(self) -> float | None:
-        return min(self.state.seconds.values(), default=None)
+    def _tell(self, candidates: Sequence[Candidate]) -> None:
+        seconds = self.state.seconds
+        self.strategy.tell([Told(c, seconds.get(c.schedule.digest, float("inf"))) for c in candidates])
 
-    def _moves(self) -> list[Candidate]:
-        """Untried neighbours of the two best points."""
-        st = self.state
-        leaders = sorted(st.seconds, key=st.seconds.__getitem__)[:2]
-        out: list[Candidate] = []
-        for n, digest in enumerate(leaders):
-            fresh = [
-                c for c in self.ranking.neighbours(st.candidates[digest]) if c.schedule.digest not in st.candidates
-            ]
-            out += fresh[: BATCH - 2 if n == 0 else 2]
-        return list({c.schedule.digest: c for c in out}.values())[: BATCH - 1]
-
-    def _measure(self, candidates: Sequence[Candidate]) -> None:
-        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels."""
+    def _measure(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels. Returns
+        those of `candidates` of which now something is known."""
         st = self.state
         fresh = list({c.schedule.digest: c for c in candidates if c.schedule.digest not in st.candidates}.values())
         fresh = fresh[: max(0, self._room())]
@@ -186,8 +174,9 @@ class Tuner:
                 st.trials.append(
                     Trial(c, report, Measurement(status=report.status, message=report.message), self._elapsed())
                 )
+        known = [c for c in candidates if c.schedule.digest in st.candidates]
         if not built:
-            return
+            return known
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
         digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
         slow = min(st.seconds.values(), default=0.0) > 5 * self.policy.sample_seconds
@@ -203,9 +192,10 @@ class Tuner:
             st.trials.append(Trial(c, BuildReport(), row, self._elapsed()))
         if self.progress and st.seconds:
             self.progress(len(st.trials), min(st.seconds.values()))
+        return known
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self.start
+        return self.clock() - self.start
 
     # ---- deciding ----
 
@@ -218,7 +208,7 @@ class Tuner:
         one = sum(max(st.seconds[d], self.policy.sample_seconds) for d in digests)
         rounds = int(min(25, max(5, 0.8 * self._left() / max(one, 1e-9))))
         rows = self.measurer.time(
-            [st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, time.monotonic() + 6 * one)
+            [st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, self.clock() + 6 * one)
         )
         finals = [(st.candidates[d], row) for d, row in zip(digests, rows) if row.ok and row.samples]
         return sorted(finals, key=lambda f: f[1].seconds)
