@@ -64,7 +64,7 @@ def collapse(program: TensorProgram) -> TensorProgram:
 
     def apart(pair: Pair) -> bool:
         """Through an axis of one iteration, which no index needs to name, this pair joins others of which some access
-        names some and not all."""
+        names some and not all, or not side by side."""
         name, *_ = pair
         if 1 not in (extents[name][pair[1]], extents[name][pair[2]]):
             return False
@@ -74,8 +74,12 @@ def collapse(program: TensorProgram) -> TensorProgram:
             if order.index(pair[1]) in run
         )  # fmt: skip
         long = {order[n] for n in joined if extents[name][order[n]] != 1}
-        used = [long & frozenset().union(*(a.names() for a in index)) for _, index in accesses[name]]
-        return any(0 < len(names) < len(long) for names in used)
+        for buffer, index in accesses[name]:
+            places = [d for d, a in enumerate(index) if a.names() & long]
+            used = long & frozenset().union(*(a.names() for a in index))
+            if places and (used < long or any((buffer, d) not in dims for d in range(places[0], places[-1]))):
+                return True
+        return False
 
     before = -1
     while before != len(dims) + len(pairs):
