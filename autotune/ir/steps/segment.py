@@ -53,11 +53,13 @@ def decided(body: tuple[Stmt, ...], path: Path) -> tuple[Stmt, ...]:
         elif isinstance(stmt, Prefetch):
             out.append(stmt)
         else:
-            out.append(replace(stmt, value=_folded(stmt.value, *enclosing(path))))
+            out.append(replace(stmt, value=folded(stmt.value, *enclosing(path))))
     return tuple(out)
 
 
-def _folded(value: Expr, loops: tuple[Loop, ...], guards: tuple[Affine, ...]) -> Expr:
+def folded(value: Expr, loops: tuple[Loop, ...] = (), guards: tuple[Affine, ...] = ()) -> Expr:
+    """The value without selections that these loops, or positions that are known, decide."""
+
     def fold(node: Expr) -> Expr:
         if isinstance(node, Load):
             return node if all(a.is_linear for a in node.index) else replace(
