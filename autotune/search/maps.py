@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.affine import const
+from ..ir.choices import changes, folded
 from ..ir.expr import Expr, op, substitute
 from ..ir.schedule import Schedule
 from ..ir.steps import Parallel, Reorder, Segment, Split, Step, StoreHint, Tile, Unroll, Vectorize
-from ..ir.steps.segment import changes, folded
 from .facts import Access, Facts, Stage, described
 from .machine import Machine
 from .sketch import Point, Priced, grid, vectorized
