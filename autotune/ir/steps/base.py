@@ -49,6 +49,11 @@ class Step:
         rows = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         return {"step": self.kind, **rows}
 
+    def identity(self) -> dict[str, Any]:
+        """The JSON value without fields at their defaults: a field that is added later changes no digest."""
+        defaults = {f.name: _plain(f.default) for f in dataclasses.fields(self)}
+        return {name: value for name, value in self.to_json().items() if name == "step" or value != defaults[name]}
+
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
