@@ -35,7 +35,7 @@ class Schedule:
 
     @cached_property
     def digest(self) -> str:
-        text = json.dumps([step.identity() for step in self.steps], sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def __str__(self) -> str:

@@ -386,8 +386,8 @@ def test_digests_tell_schedules_apart() -> None:
 def test_a_digest_depends_on_what_is_given_only() -> None:
     """Fields that steps get later, and that no schedule uses, leave digests as they are."""
     schedule = Schedule((Split("t", "i", 8), Pack("t", 1, "i.0", ((0, 8),))))
-    assert from_json(schedule.to_json()).digest == schedule.digest == Schedule(tuple(schedule.steps)).digest
-    assert Pack("t", 1, "i.0", ((0, 8),)).identity() == {
+    assert from_json(schedule.to_json()).digest == schedule.digest
+    assert Pack("t", 1, "i.0", ((0, 8),)).to_json() == {
         "step": "pack", "stage": "t", "load": 1, "at": "i.0", "panels": [[0, 8]],
     }  # fmt: skip
     assert Schedule((Split("t", "i", 8, "cut"),)).digest != Schedule((Split("t", "i", 8),)).digest

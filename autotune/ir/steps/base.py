@@ -46,13 +46,9 @@ class Step:
         return f"{self.kind}({', '.join(shown)})"
 
     def to_json(self) -> dict[str, Any]:
-        rows = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {"step": self.kind, **rows}
-
-    def identity(self) -> dict[str, Any]:
-        """The JSON value without fields at their defaults: a field that is added later changes no digest."""
-        defaults = {f.name: _plain(f.default) for f in dataclasses.fields(self)}
-        return {name: value for name, value in self.to_json().items() if name == "step" or value != defaults[name]}
+        """Without fields at their defaults: one that is added later changes no digest."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        return {"step": self.kind, **{name: _plain(value) for name, value in given.items()}}
 
 
 def _plain(value: Any) -> Any:
