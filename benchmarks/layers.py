@@ -93,6 +93,7 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
             turned = [t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
             calls["torch, channels last"] = partial(theirs, *turned)
         if given.compile:
+            torch._dynamo.reset()  # it stops to compile where it has seen too many of a kind
             calls["torch.compile"] = partial(torch.compile(theirs), *tensors)
         return Case(group, name, ours, inputs, calls | peers, (bare, inputs[:2]) if bare else None)
 
@@ -139,7 +140,8 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
         x = f(*shape)
         out = torch.empty([shape[d] for d in perm])
         copy = partial(out.copy_, torch.from_numpy(x).permute(perm))
-        yield Case("transpose", "x".join(map(str, shape)), partial(np.transpose, axes=perm), (x,), {"torch": copy})
+        yield Case("transpose", "x".join(map(str, shape)), partial(np.transpose, axes=perm), (x,), {"torch": copy},
+                   bare=(np.negative, (x,)))  # fmt: skip
     x = f(1024, 1024)
     for axis in (0, 1):
         yield case("softmax", f"1024x1024 axis {axis}", partial(ops.softmax, axis=axis),
