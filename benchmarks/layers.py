@@ -1,9 +1,9 @@
 """Layers on the CPU beside torch, each side in its best layout: paired, interleaved rounds, medians and minima.
 
-`python -m benchmarks.layers [--groups conv,attention] [--threads N] [--compile] [--json F]` tunes each case, the store
-empty at first, and compares its result with that of the first peer. "torch" is the faster of eager and, with
-`--compile`, torch.compile. Of blocks it says how long tuning took, how long the first call takes in a new process, and
-what Inductor launches. Exits with 1 where a result is wrong, never because of a time.
+`python -m benchmarks.layers [--groups conv,attention] [--threads N] [--compile] [--json F] [--markdown F]` tunes each
+case, the store empty at first, and compares its result with that of the first peer. "torch" is the faster of eager and,
+with `--compile`, torch.compile. Of blocks it says how long tuning took, how long the first call takes in a new process,
+and what Inductor launches. Exits with 1 where a result is wrong, never because of a time.
 """
 
 from __future__ import annotations
@@ -215,6 +215,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path, help="the table, as it is in docs/layers.md")
     given = parser.parse_args()
     for name in UNSET:
         if name in os.environ:
@@ -228,7 +229,17 @@ def main() -> int:
         print(f"{group}: geometric mean {mean:.2f}, least {min(r.ratio for r in rows if r.group == group):.2f}")
     if given.json:
         given.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
+    if given.markdown:
+        given.markdown.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
     return int(not all(r.right for r in rows))
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    yield "| case | ours, ms | least | ratio | to | kernels |\n|---|---|---|---|---|---|"
+    for r in rows:
+        launched = f" (Inductor {r.launches})" if r.launches else ""
+        times = f"{1e3 * r.seconds:.3f} | {1e3 * r.minimum:.3f} | {r.ratio:.2f}"
+        yield f"| {r.group} {r.name} | {times} | {r.against} | {r.kernels}{launched} |"
 
 
 def run(given: argparse.Namespace) -> Iterator[Row]:
