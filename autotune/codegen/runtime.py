@@ -69,8 +69,8 @@ def take(slots, size):
                     drop(swap(slot, p))
     return fresh(size)
 
-def give(slots, p):
-    if load(p - 64) < 32768 or load(p - 64) > 67108864:
+def give(slots, p, most):
+    if load(p - 64) < 32768 or load(p - 64) > most:
         drop(p)
         return
     for i in range(4):
@@ -85,13 +85,13 @@ def at_scratch_acquire(size):
     return p
 
 def at_scratch_release(p, size):
-    give(scratch, p)
+    give(scratch, p, 536870912)
 
 def at_array_acquire(size):
     return take(arrays, size)
 
 def at_array_release(p):
-    give(arrays, p)
+    give(arrays, p, 67108864)
 
 def at_repeat(entry, buffers, params, threads, n):
     for i in range(n):
