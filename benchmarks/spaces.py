@@ -61,7 +61,7 @@ def kernel(program: Program) -> Any:
     from autotune.tracer import trace
 
     function, specs = OPS[program.op].make(program.params, "f32")
-    kernels = partition(trace(function, specs, {}).program, True)
+    kernels = partition(trace(function, specs, {}).program, True).kernels
     return normal_form(max(kernels, key=lambda k: (k.flops, k.bytes)))
 
 
