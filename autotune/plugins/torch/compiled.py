@@ -107,18 +107,18 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         self._params = (ctypes.c_int64 * max(64, len(strides)))(*strides)  # static: the graph is made for these
 
     def forward(self, *tensors: Any) -> Any:
-        given: Sequence[Any] | None = tensors
-        if [t.stride() for t in tensors] != self._expected and (given := self._laid(tensors)) is None:
+        laid = [*tensors] if [t.stride() for t in tensors] == self._expected else self._laid(tensors)
+        if laid is None:
             warnings.warn(f"{self.title}: tensors lie otherwise than foreseen; torch computes it", stacklevel=2)
             return self._original[0](*tensors)
         made = [layout.allocate() for layout in self._outputs]
         if self._checked:
             made.append((torch.empty((), dtype=torch.bool), lambda: None))
-        tensors = [tensor for tensor, _ in made]
-        self._run([given[n] for n in self._used] + [tensors[n] for n in self._first])
+        filled = [tensor for tensor, _ in made]
+        self._run([laid[n] for n in self._used] + [filled[n] for n in self._first])
         for n, first in self._again:
-            _flat(tensors[n]).copy_(_flat(tensors[first]))
-        if self._checked and tensors[-1].item():
+            _flat(filled[n]).copy_(_flat(filled[first]))
+        if self._checked and filled[-1].item():
             raise IndexError("index out of range in self")
         results = [finish() for _, finish in made[: len(self._outputs)]]
         return results[0] if len(results) == 1 else tuple(results)
@@ -158,7 +158,6 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: Any) -> KernelCall:
         return self  # machine code and locks are shared
-
 
 
 def _flat(tensor: Any) -> Any:

@@ -161,6 +161,24 @@ def _batch_norm(
     return (_affine(value, weight, bias, channel).astype(x.dtype), None, None)
 
 
+def _batch_norm_of_batch(
+    site: Site, x: Array, weight: Array | None, bias: Array | None, *stored: Any
+) -> tuple[Array, ...]:
+    """By the batch's own statistics. `stored`: (training, momentum, eps) alone, or after the running mean and variance,
+    which are then given back too, moved towards those of the batch, the variance unbiased."""
+    training, momentum, eps = stored[-3:]
+    if not training:
+        raise Refused("batch norm that is not training, and yet is to return statistics")
+    value = wide(x)
+    axes, channel = (0, *range(2, x.ndim)), (-1,) + (1,) * (x.ndim - 2)
+    normed, mean, rstd = _normed(value, axes, eps)
+    results = [_affine(normed, weight, bias, channel), mean, rstd]
+    if len(stored) == 5:
+        new = mean.reshape((-1,)), _variance(value, axes, 1, False)[0]
+        results += [old + (now - old) * old.dtype.type(momentum) for old, now in zip(stored[:2], new)]
+    return _as_results(site, *results)
+
+
 RULES: dict[str, Rule] = {
     "sum.dim_IntList": _sum, "sum.default": _sum, "mean.dim": _mean, "mean.default": _mean, "prod.default": _prod,
     "prod.dim_int": _prod, "amax.default": _extreme(_np.max), "amin.default": _extreme(_np.min),
@@ -173,4 +191,6 @@ RULES: dict[str, Rule] = {
     "linalg_vector_norm.default": _vector_norm, "_softmax.default": _softmax(ops.softmax),
     "_log_softmax.default": _softmax(ops.log_softmax), "native_layer_norm.default": _layer_norm,
     "native_group_norm.default": _group_norm, "_native_batch_norm_legit_no_training.default": _batch_norm,
+    "_native_batch_norm_legit.no_stats": _batch_norm_of_batch,
+    "_native_batch_norm_legit_functional.default": _batch_norm_of_batch,
 }  # fmt: skip

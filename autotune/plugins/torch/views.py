@@ -158,6 +158,16 @@ def _index(site: Site, x: Array, indices: Sequence[Array | None]) -> Array:
     return _np.take(rows, flat, axis=first, mode="clip")
 
 
+def _scatter(site: Site, x: Array, dim: int, places: Array, value: Any) -> Array:
+    """One place a row, so that no two meet: each element looks whether it is the place."""
+    d = dim % max(x.ndim, 1)
+    if not x.ndim or places.shape != (*x.shape[:d], 1, *x.shape[d + 1 :]):
+        raise Refused("a store at several places that are data")
+    at = _checked(site, places, x.shape[d], False)
+    here = site.arange(0, x.shape[d]).reshape((-1,) + (1,) * (x.ndim - 1 - d))
+    return _np.where(here == at, value if hasattr(value, "dtype") else site.full(value), x)
+
+
 # ---- constants ------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +203,7 @@ RULES: dict[str, Rule] = {
     "repeat.default": lambda site, x, counts: _np.tile(x, counts), "tril.default": _triangle(True),
     "triu.default": _triangle(False), "diagonal.default": _diagonal, "roll.default": _roll,
     "embedding.default": _embedding, "index_select.default": _index_select, "gather.default": _gather,
-    "index.Tensor": _index, "_unsafe_index.Tensor": _index,
+    "scatter.value": _scatter, "scatter.src": _scatter, "index.Tensor": _index, "_unsafe_index.Tensor": _index,
     "full.default": _filled(1), "full_like.default": _filled(1), "scalar_tensor.default": _filled(0),
     "new_full.default": _filled(2), "fill.Scalar": _filled(1), "fill.Tensor": _filled(1),
     **dict.fromkeys(("zeros.default", "zeros_like.default", "new_zeros.default"), _filled(None, 0)),
