@@ -1,4 +1,4 @@
-"""Every case of `torch_cases`, forward and backward, against torch: results, strides, gradients, and what falls back."""
+"""Every case of `torch_cases`, forward and backward, against torch: results, strides, gradients, fallbacks."""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
 
 def compile_graph(module: Any, options: Options, title: str) -> Graph:
     """Cut, translate and prepare; a node that turns out to be refused is left to torch, and the graph is cut anew."""
-    reasons: dict[str, str] = {}
+    module, views = _views_apart(module)
+    reasons = dict.fromkeys(views, "a view that is a result")
     while True:
         try:
             made = _cut(module, options, title, reasons)
@@ -120,6 +121,50 @@ def compile_graph(module: Any, options: Options, title: str) -> Graph:
             reasons |= dict.fromkeys(error.names, error.reason)
     _warn(made, reasons, title)
     return Graph(made, reasons)
+
+
+def _views_apart(module: Any) -> tuple[Any, list[str]]:
+    """The graph with results that are views of an input, or of what other results are views of too, made again at its
+    end, and the names of these nodes: torch makes them, so that they share memory as they do in torch."""
+    copy = _copied(module)
+    output = next(n for n in reversed(copy.graph.nodes) if n.op == "output")
+    results = [n for n in output.args[0] if isinstance(n, torch.fx.Node)]
+    bases = {n: _base(n) for n in results}
+    owned = Counter(bases.values())
+    again: dict[Any, Any] = {}
+
+    def rebuilt(node: Any) -> Any:
+        if node is _base(node):
+            return node
+        if node not in again:
+            rebuilt(node.args[0])
+            with copy.graph.inserting_before(output):
+                again[node] = copy.graph.node_copy(node, lambda n: again.get(n, n))
+        return again[node]
+
+    for node in results:
+        if bases[node] is not node and (bases[node].op == "placeholder" or owned[bases[node]] > 1):
+            output.replace_input_with(node, rebuilt(node))
+    copy.graph.eliminate_dead_code()
+    copy.recompile()
+    return copy, [n.name for n in again.values()]
+
+
+def _base(node: Any) -> Any:
+    """What the memory of a node's value belongs to."""
+    while _is_view(node):
+        node = node.args[0]
+    return node
+
+
+def _is_view(node: Any) -> bool:
+    """Whether the node's value, or its values, lie in the memory of its first argument."""
+    if operation(node) == "getitem":
+        return _is_view(node.args[0])
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    schema = node.target._schema
+    return bool(schema.arguments) and schema.arguments[0].alias_info is not None and not schema.is_mutable
 
 
 def _cut(module: Any, options: Options, title: str, reasons: dict[str, str]) -> Any:
@@ -153,13 +198,15 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
     outputs = [Layout.of(n.meta["val"]) for n in given]
     specs = [Spec(own_dtype(layout.dtype), layout.shape, layout.strides) for layout in inputs]
     operations = [operation(n) for n in nodes if n.op == "call_function" and operation(n) != "getitem"]
-    traced = trace(function_of(part.graph, tuple(outputs)), specs, name=title)
-    buffers = [
-        replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
-        for buffer, source in zip(traced.program.inputs, traced.arguments)
-    ]
     try:
+        traced = trace(function_of(part.graph, tuple(outputs)), specs, name=title)
+        buffers = [
+            replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
+            for buffer, source in zip(traced.program.inputs, traced.arguments)
+        ]
         prepared = session().prepare(replace(traced.program, inputs=tuple(buffers)), options)
+    except RefusedNode:
+        raise
     except AutotuneError as error:
         names = [n.name for n in nodes if n.op == "call_function"]
         raise RefusedNode(names, f"a kernel with it could not be made: {error}") from error
