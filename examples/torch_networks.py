@@ -1,7 +1,7 @@
-"""Three networks for images, written in torch, with random weights: in the style of ResNet-18, MobileNetV2 and ViT-tiny.
+"""Three networks for images, written in torch, with random weights: like ResNet-18, MobileNetV2 and ViT-tiny.
 
-Run as a script, each is compiled by `torch.compile(model, backend="autotune")` and must name the same class as torch does
-for every image: `python examples/torch_networks.py [IMAGES] [SIZE]`.
+Run as a script, each is compiled by `torch.compile(model, backend="autotune")` and must name the same class as torch
+does for every image: `python examples/torch_networks.py [IMAGES] [SIZE]`.
 """
 
 from __future__ import annotations
