@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,9 @@ def model(name: str) -> tuple[Any, tuple[Any, ...]]:
     sys.path.insert(0, str(ROOT / "examples"))
     kind, _, batch = name.partition("-")
     if kind == "encoder":
-        import torch_encoder
-
-        return torch_encoder.make_model(), torch_encoder.make_inputs(int(batch))
-    import torch_networks
-
-    made = torch_networks.networks()[name]
+        encoder = import_module("torch_encoder")
+        return encoder.make_model(), encoder.make_inputs(int(batch))
+    made = import_module("torch_networks").networks()[name]
     return made, (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)),)
 
 
