@@ -209,26 +209,6 @@ class Net(Module):  # type: ignore[misc]
         return self.last(F.gelu(self.norm(self.first(x))))
 
 
-def test_training_follows_torch() -> None:
-    ours, theirs = Net(), Net()
-    theirs.load_state_dict(ours.state_dict())
-    x, wanted = torch.randn(8, 6), torch.randint(0, 3, (8,))
-    losses: list[list[float]] = []
-    for net, call in ((ours, compiled(ours)), (theirs, theirs)):
-        optimiser, curve = torch.optim.SGD(net.parameters(), 0.1), []
-        for _ in range(50):
-            optimiser.zero_grad()
-            loss = F.cross_entropy(call(x), wanted)
-            loss.backward()
-            optimiser.step()
-            curve.append(loss.item())
-        losses.append(curve)
-    assert losses[0][-1] < losses[0][0] / 2
-    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=1e-5)
-    for a, b in zip(ours.parameters(), theirs.parameters()):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-
-
 def test_only_some_inputs_have_gradients() -> None:
     a, b = torch.randn(3, 5, requires_grad=True), torch.randn(5, 4)
     (compiled(lambda a, b: (a @ b).exp().sum())(a, b)).backward()

@@ -48,6 +48,7 @@ class Profile:
 
 
 PROFILE: ContextVar[Profile | None] = ContextVar("autotune_torch_profile", default=None)
+MADE: ContextVar[list[KernelCall] | None] = ContextVar("autotune_torch_made", default=None)  # collects where it is set
 
 
 class Graph:
@@ -213,7 +214,10 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
     places = [child[1] for child in traced.result[2]]
     checked = len(places) > len(outputs)
     used = [source[1] for source in traced.arguments]
-    return KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
+    made = KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
+    if (collected := MADE.get()) is not None:
+        collected.append(made)
+    return made
 
 
 def _warn(module: Any, reasons: Mapping[str, str], title: str) -> None:
