@@ -42,6 +42,7 @@ def inputs() -> list[Any]:
 
 
 def expected(x: Any, w: Any, b: Any, low: float = 0.0) -> Any:
+    """What `dense` is, by torch."""
     return torch.clamp(x @ w + b, min=low)
 
 
