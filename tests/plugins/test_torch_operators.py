@@ -49,7 +49,8 @@ def expected(x: Any, w: Any, b: Any, low: float = 0.0) -> Any:
 def test_alone() -> None:
     given = inputs()
     torch.testing.assert_close(DENSE(*given), expected(*given))
-    torch.testing.assert_close(DENSE(*given, low=0.5), expected(*given, low=0.5))
+    x, w, b = given
+    torch.testing.assert_close(DENSE(x, w, b, low=0.5), expected(x, w, b, low=0.5))
     first, second = BOTH(given[0])
     torch.testing.assert_close(first, given[0] + 1)
     torch.testing.assert_close(second, given[0].sum(1))

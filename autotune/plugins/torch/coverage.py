@@ -16,6 +16,8 @@ import torch
 from .backend import backend
 from .graphs import PROFILE, Profile
 
+CALLS = 3
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,7 +44,7 @@ class Coverage:
     @property
     def share(self) -> float:
         """The share of the time that is spent in kernels, from 0 to 1."""
-        return self.kernel_seconds / self.seconds if self.seconds else 0.0
+        return min(self.kernel_seconds / self.seconds, 1.0) if self.seconds else 0.0
 
     def __str__(self) -> str:
         head = ("operation", "count", "runs in", "time", "reason")
@@ -60,7 +62,7 @@ class Coverage:
 def coverage(
     model: Any, *inputs: Any, options: Mapping[str, Any] | None = None, grad: bool = False, **keywords: Any
 ) -> Coverage:
-    """Compile the model, call it with these inputs, and say where the time of a second call went.
+    """Compile the model, call it with these inputs, and say where the time of a call goes, the mean of a few.
 
     `options` as for the backend. Without `grad`, gradients are off; with it, only the forward graph is seen.
     """
@@ -72,20 +74,23 @@ def coverage(
     compiled = torch.compile(plain, backend=chosen)
     mode: AbstractContextManager[Any] = nullcontext() if grad else torch.no_grad()
     with mode:
-        compiled(*inputs, **keywords)
-        profile = Profile()
-        token = PROFILE.set(profile)
-        try:
-            compiled(*inputs, **keywords)  # the profiler's own first use, and Dynamo's guards, are not the model's
-            profile.clear()
+        profile, seconds = Profile(), 0.0
+        for n in range(CALLS + 1):
             start = time.perf_counter()
-            compiled(*inputs, **keywords)
-            seconds = time.perf_counter() - start
-        finally:
-            PROFILE.reset(token)
-    rows = [Row(name, "kernel", count, None) for name, count in profile.kernel_operations.most_common()]
+            compiled(*inputs, **keywords)  # alone: to time each node takes time, too
+            seconds += (time.perf_counter() - start) / CALLS
+            token = PROFILE.set(profile)
+            try:
+                compiled(*inputs, **keywords)
+            finally:
+                PROFILE.reset(token)
+            if n == 0:  # compiled, and everything used once
+                profile.clear()
+                seconds = 0.0
+    rows = [Row(name, "kernel", count // CALLS, None) for name, count in profile.kernel_operations.most_common()]
     rows += [
-        Row(name, "torch", profile.torch_calls[name, reason], spent, reason)
+        Row(name, "torch", profile.torch_calls[name, reason] // CALLS, spent / CALLS, reason)
         for (name, reason), spent in sorted(profile.torch_seconds.items(), key=lambda item: -item[1])
     ]
-    return Coverage(tuple(rows), seconds, sum(profile.kernel_seconds.values()), dict(profile.kernel_seconds))
+    kernels = {title: spent / CALLS for title, spent in profile.kernel_seconds.items()}
+    return Coverage(tuple(rows), seconds, sum(kernels.values()), kernels)
