@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from .filtering import filtered
 from .ir.affine import Affine, Atom, FloorDiv, const, var
 from .ir.expr import HEAVY, Expr, Index, Load, Op, gathers, loads, substitute, walk
 from .ir.program import Axis, Buffer, Compute, TensorProgram
@@ -45,7 +46,8 @@ def inline(
             graph.roots.add(name)
     graph.limit()
     made = [graph.build(c, rounded) for c in graph.order if c.name in graph.roots]
-    return _named(inputs, spread(_squeeze(_absorb(made, outputs), outputs)), outputs)
+    made = _squeeze(_absorb(made, outputs), outputs)
+    return _named(inputs, spread(filtered(made, {*outputs})), outputs)
 
 
 class _Graph:

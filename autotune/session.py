@@ -199,7 +199,10 @@ class Prepared:
         first: Mapping[str, Sequence[Schedule]] | None = None,
     ) -> Any:
         """Measure, keep what is faster, and run it from now on. Returns the TuningResult of all kernels together.
-        `first`: by the digest of a kernel's program, proved schedules to try before all others."""
+
+        A kernel that cannot be measured stays as it was; raises MeasureError where none can be. `first`: by the digest
+        of a kernel's program, proved schedules to try before all others.
+        """
         from .decorator import TuningResult
 
         with self._lock:
@@ -209,6 +212,7 @@ class Prepared:
             wanted = jobs(self.plan, self.plans, expected)
             done: dict[str, Outcome] = {}
             code: dict[str, Any] = {}  # loaded within the budget
+            failed: MeasureError | None = None
             for n, (digest, job) in enumerate(wanted.items()):
                 left = total * (1 - PAIRED * (len(self.plans) > 1)) - (time.monotonic() - start)
                 if not job.needed and left < LEAST * total:
@@ -219,14 +223,15 @@ class Prepared:
                         job.program, left * job.weight / later, trials or self.options.trials, progress,
                         (first or {}).get(digest, ()),
                     )  # fmt: skip
-                except MeasureError:
-                    if job.needed:
-                        raise
-                    continue  # the other way of a region stays unknown
+                except MeasureError as error:
+                    failed = error if job.needed else failed
+                    continue  # the kernel stays as it was; the other way of a region stays unknown
                 if job.needed:
                     code[digest] = self._code(job.program, done[digest].winner.schedule)
                 if done[digest].interrupted:
                     break
+            if failed is not None and not code:
+                raise failed
             before, self.outcomes = self.plan, done
             known = self._paired(done, start + total)
             self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))

@@ -1,8 +1,9 @@
 """Layers on the CPU beside torch, each side in its best layout: paired, interleaved rounds, medians and minima.
 
-`python benchmarks/layers.py [--groups conv,attention] [--threads N] [--json F]` tunes each case with an empty store of
-its own and compares its result with torch's. "torch" is the faster of eager and, with `--compile`, torch.compile.
-Exits with 1 where a result is wrong, never because of a time.
+`python -m benchmarks.layers [--groups conv,attention] [--threads N] [--compile] [--json F] [--markdown F]` tunes each
+case, the store empty at first, and compares its result with that of the first peer. "torch" is the faster of eager and,
+with `--compile`, torch.compile. Of blocks it says how long tuning took, how long the first call takes in a new process,
+and what Inductor launches. Exits with 1 where a result is wrong, never because of a time.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ import argparse
 import json
 import math
 import os
+import re
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from . import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # change what is compared
 Array = Any
 Call = Callable[[], object]
-Layer = Callable[..., Any]
 
 # input channels, height, width, output channels, kernel, stride
 CONVOLUTIONS = (
@@ -34,21 +39,23 @@ CONVOLUTIONS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: a group, a name, our function, its inputs, and torch's calls on the same numbers. `bare`: what
-    of ours to time beside, on the first inputs."""
+    """One comparison: a group, a name, our function, its inputs, and torch's calls on the same numbers. `bare`: a
+    function of ours and its inputs to time beside. `compiled`: calls torch.compile's function and counts launches."""
 
     group: str
     name: str
     function: Callable[..., Array]
     inputs: tuple[Array, ...]
     peers: Mapping[str, Call]
-    bare: Callable[..., Array] | None = None
+    bare: tuple[Callable[..., Array], tuple[Array, ...]] | None = None
+    compiled: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """Medians, minima, and the median of the rounds' ratios to the fastest peer; above 1 we are faster. `bare`: that
-    ratio to our own function without what is fused. `kernels`: how many of them run."""
+    ratio to our own function without what is fused. `kernels`: how many of them run; `launches`: how many of Inductor's
+    do, `first`: seconds of the first call of a new process (both of blocks only)."""
 
     group: str
     name: str
@@ -60,9 +67,12 @@ class Row:
     right: bool
     kernels: int
     bare: float | None
+    tuning: float = math.nan
+    first: float | None = None
+    launches: int | None = None
 
 
-def cases(compile: bool) -> Iterator[Case]:
+def cases(given: argparse.Namespace) -> Iterator[Case]:
     import numpy as np
     import torch
 
@@ -82,9 +92,10 @@ def cases(compile: bool) -> Iterator[Case]:
         if last:  # torch's other layout
             turned = [t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
             calls["torch, channels last"] = partial(theirs, *turned)
-        if compile:
+        if given.compile:
+            torch._dynamo.reset()  # it stops to compile where it has seen too many of a kind
             calls["torch.compile"] = partial(torch.compile(theirs), *tensors)
-        return Case(group, name, ours, inputs, calls | peers, bare)
+        return Case(group, name, ours, inputs, calls | peers, (bare, inputs[:2]) if bare else None)
 
     for ci, h, w, co, k, s in CONVOLUTIONS:
         ours, theirs = partial(ops.conv2d, stride=s, pad=k // 2), partial(F.conv2d, stride=s, padding=k // 2)
@@ -110,9 +121,13 @@ def cases(compile: bool) -> Iterator[Case]:
                lambda *a: torch.relu(normed(*a)), x, *ones, last=True)  # fmt: skip
     yield case("pool", "max 3x3 / 2, 64x112x112", partial(ops.pool2d, size=3, stride=2, pad=1),
                partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), f(1, 64, 112, 112), last=True)  # fmt: skip
-    yield case("block", "residual, 64x56x56", partial(residual, ops.conv2d, ops.batch_norm, ops.relu),
-               partial(residual, F.conv2d, normed, torch.relu), x, *(f(64, 64, 3, 3) for _ in "ab"),
-               *ones, f(64), f(64), f(64), abs(f(64)) + 1, last=True)  # fmt: skip
+    arrays = blocks.arrays("residual")
+    tensors = [torch.from_numpy(a) for a in arrays]
+    yield replace(
+        case("block", "residual", blocks.residual, blocks.torch_residual, *arrays, last=True),
+        compiled=partial(launched, torch.compile(blocks.torch_residual), *tensors),
+    )
+    yield encoder(given.compile)
     sdpa = F.scaled_dot_product_attention
     for heads, n, d, causal in ((12, 384, 64, False), (8, 1024, 64, False), (8, 1024, 64, True)):
         name = f"{heads}x{n}x{d}{', causal' if causal else ''}"
@@ -125,7 +140,8 @@ def cases(compile: bool) -> Iterator[Case]:
         x = f(*shape)
         out = torch.empty([shape[d] for d in perm])
         copy = partial(out.copy_, torch.from_numpy(x).permute(perm))
-        yield Case("transpose", "x".join(map(str, shape)), partial(np.transpose, axes=perm), (x,), {"torch": copy})
+        yield Case("transpose", "x".join(map(str, shape)), partial(np.transpose, axes=perm), (x,), {"torch": copy},
+                   bare=(np.negative, (x,)))  # fmt: skip
     x = f(1024, 1024)
     for axis in (0, 1):
         yield case("softmax", f"1024x1024 axis {axis}", partial(ops.softmax, axis=axis),
@@ -134,15 +150,61 @@ def cases(compile: bool) -> Iterator[Case]:
     for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
         yield case("reduce", f"64x128x256 over {axes}", partial(np.sum, axis=axes), partial(torch.sum, dim=axes), x,
                    numpy=partial(np.sum, x, axis=axes))  # fmt: skip
+    yield from narrow()
     for n in (512, 1000):
         a, b = rng.standard_normal((n, n)), rng.standard_normal((n, n))
         yield Case("types", f"f64 {n}", np.matmul, (a, b), {"numpy": partial(np.matmul, a, b, out=np.empty((n, n)))})
 
 
-def residual(conv: Layer, norm: Layer, relu: Layer, x: Array, first: Array, second: Array, *affine: Array) -> Array:
-    """The basic block of a ResNet; `affine`: weight, bias, mean and variance of one norm, then of the other."""
-    y = relu(norm(conv(x, first, None, 1, 1), *affine[:4]))
-    return relu(norm(conv(y, second, None, 1, 1), *affine[4:]) + x)
+def encoder(compile: bool) -> Case:
+    import torch
+
+    given = blocks.arrays("encoder")
+    peers: dict[str, Call] = {}
+    for name, turned in (("torch", False), ("torch, linear", True)):
+        theirs, tensors = blocks.torch_encoder(turned), blocks.torch_encoder_arrays(given, turned)
+        peers[name] = partial(theirs, *tensors)
+        if compile:
+            peers[name.replace("torch", "torch.compile")] = partial(torch.compile(theirs), *tensors)
+    compiled = partial(launched, torch.compile(theirs), *tensors)
+    return Case("block", "encoder", blocks.encoder, given, peers, compiled=compiled)
+
+
+def narrow() -> Iterator[Case]:
+    """Products of narrow numbers: 16-bit floats, and integers of 8 bits beside f32."""
+    import ml_dtypes
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(1)
+    for name, kind, theirs in (
+        ("bf16", ml_dtypes.bfloat16, torch.bfloat16), ("f16", np.float16, torch.float16),
+    ):  # fmt: skip
+        a, b = (rng.standard_normal(s).astype(kind) for s in ((128, 768), (768, 768)))
+        x, y = (torch.from_numpy(n.view(np.int16)).view(theirs) for n in (a, b))
+        turned = y.t().contiguous().t()
+        yield Case("types", f"{name} 128x768x768", np.matmul, (a, b),
+                   {"torch": partial(torch.matmul, x, y), "turned": partial(torch.matmul, x, turned)})  # fmt: skip
+    a, b = (rng.integers(-128, 128, (512, 512)).astype(np.int8) for _ in "ab")
+    single = tuple(n.astype(np.float32) for n in (a, b))
+    yield Case("types", "int8 512", partial(np.einsum, "ik,kj->ij", dtype=np.int32), (a, b),
+               {"numpy of f32": partial(np.matmul, *single, out=np.empty((512, 512), np.float32))},
+               bare=(np.matmul, single))  # fmt: skip
+
+
+def launched(compiled: Callable[..., Any], *tensors: Any) -> int:
+    """How many kernels, its own and others', Inductor's code calls."""
+    from torch._inductor.utils import run_and_get_code
+
+    _, (code, *_) = run_and_get_code(compiled, *tensors)
+    body = code[code.index("def call(") :].partition("\n\n\n")[0]
+    call = r"^\s+(?:cpp_fused|extern_kernels\.|\w+ = (?:extern_kernels|torch\.ops)\.)"
+    return len(re.findall(call, body, re.MULTILINE))
+
+
+def tolerance(*arrays: Array) -> float:
+    """What may differ of the greatest element: peers round otherwise, and sums of 16-bit numbers at the end."""
+    return 1e-3 if min(a.dtype.itemsize for a in arrays) > 2 else 1e-2
 
 
 def main() -> int:
@@ -153,6 +215,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path, help="the table, as it is in docs/layers.md")
     given = parser.parse_args()
     for name in UNSET:
         if name in os.environ:
@@ -166,7 +229,17 @@ def main() -> int:
         print(f"{group}: geometric mean {mean:.2f}, least {min(r.ratio for r in rows if r.group == group):.2f}")
     if given.json:
         given.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
+    if given.markdown:
+        given.markdown.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
     return int(not all(r.right for r in rows))
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    yield "| case | ours, ms | least | ratio | to | kernels |\n|---|---|---|---|---|---|"
+    for r in rows:
+        launched = f" (Inductor {r.launches})" if r.launches else ""
+        times = f"{1e3 * r.seconds:.3f} | {1e3 * r.minimum:.3f} | {r.ratio:.2f}"
+        yield f"| {r.group} {r.name} | {times} | {r.against} | {r.kernels}{launched} |"
 
 
 def run(given: argparse.Namespace) -> Iterator[Row]:
@@ -181,20 +254,22 @@ def run(given: argparse.Namespace) -> Iterator[Row]:
     torch.set_num_threads(given.threads)
     wanted = [g for g in given.groups.split(",") if g]
     with torch.no_grad(), threadpool_limits(given.threads):
-        for c in cases(given.compile):
+        for c in cases(given):
             if wanted and c.group not in wanted:
                 continue
-            kernel = autotune.kernel(c.function, threads=given.threads)
-            kernel.tune(*c.inputs, budget=given.budget)
+            kernel, start = autotune.kernel(c.function, threads=given.threads), time.perf_counter()
+            kernel.tune(*c.inputs, budget=given.budget if c.group != "block" else max(given.budget, 25.0))
+            tuning = time.perf_counter() - start
             out = kernel(*c.inputs)
-            peer = next(iter(c.peers.values()))()
-            want = np.asarray(peer)
-            right = bool(np.abs(np.asarray(out) - want).max() <= 1e-3 * max(1.0, float(np.abs(want).max())))
+            peer: Any = next(iter(c.peers.values()))()
+            want = peer if isinstance(peer, np.ndarray) else peer.double().numpy()
+            far = np.abs(np.asarray(out, np.float64) - want).max() / max(1.0, np.abs(want).max())
+            right = bool(far <= tolerance(out, *c.inputs))
             calls: dict[str, Call] = {"ours": partial(kernel, *c.inputs, out=out), **c.peers}
             if c.bare:
-                alone = autotune.kernel(c.bare, threads=given.threads)
-                alone.tune(*c.inputs[:2], budget=given.budget)
-                calls["bare"] = partial(alone, *c.inputs[:2], out=alone(*c.inputs[:2]))
+                alone, inputs = autotune.kernel(c.bare[0], threads=given.threads), c.bare[1]
+                alone.tune(*inputs, budget=given.budget)
+                calls["bare"] = partial(alone, *inputs, out=alone(*inputs))
             times = paired(calls, given.rounds)
             medians = {name: median(t) for name, t in times.items()}
             against = min(c.peers, key=medians.__getitem__)
@@ -202,9 +277,15 @@ def run(given: argparse.Namespace) -> Iterator[Row]:
                       {name: t for name, t in medians.items() if name != "ours"},
                       ratio(times[against], times["ours"]), against, right,
                       kernel.explain(*c.inputs).count("\nkernel "),
-                      ratio(times["bare"], times["ours"]) if c.bare else None)  # fmt: skip
+                      ratio(times["bare"], times["ours"]) if c.bare else None, tuning)  # fmt: skip
+            if c.compiled:
+                words = [sys.executable, "-m", "benchmarks.blocks", c.name, str(given.threads)]
+                first = min(float(subprocess.check_output(words, cwd=ROOT)) for _ in range(3))
+                row = replace(row, first=first, launches=c.compiled())
             more = f"  {row.bare:.2f}x bare" if row.bare else ""
             more += f", {row.kernels} kernels" + ("" if right else "  WRONG")
+            if row.first:
+                more += f", Inductor {row.launches}; tuned in {tuning:.1f} s, first call {1e3 * row.first:.0f} ms"
             print(f"{row.group:10s} {row.name:34s} {1e3 * row.seconds:8.3f} ms (least {1e3 * row.minimum:.3f})  "
                   f"{row.ratio:5.2f}x {against}{more}", flush=True)  # fmt: skip
             yield row

@@ -27,6 +27,7 @@ from autotune.options import Options
 from autotune.search.ranking import Candidate, Ranking
 from autotune.session import Prepared, Session
 from autotune.tracer import trace
+from autotune.workshop import Workshop
 from tests.kernels import spec
 
 rng = np.random.default_rng(0)
@@ -229,6 +230,25 @@ def test_a_kernel_that_occurs_twice_is_tuned_once(fresh: Fresh, options: Options
     prepared = fresh().prepare(program, options)
     prepared.tune(trials=2)
     assert sources(prepared) == ["tuned"] * 2 and len(prepared.outcomes) == 1
+
+
+def test_a_kernel_that_cannot_be_measured_stays(
+    fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    program = trace(lambda x, u, v: (x @ u) @ v, (spec(16, 16), spec(16, 24), spec(24, 8)), {}).program
+    prepared, tune = fresh().prepare(program, options), Workshop.tune
+    hopeless = {prepared.kernels[0].program.digest}
+
+    def some(self: Workshop, program: TensorProgram, *args: Any) -> Any:
+        if program.digest in hopeless:
+            raise MeasureError("nothing valid was measured")
+        return tune(self, program, *args)
+
+    monkeypatch.setattr(Workshop, "tune", some)
+    assert prepared.tune(trials=2).trials == 2 and sources(prepared) == ["model", "tuned"]
+    hopeless.add(prepared.kernels[1].program.digest)
+    with pytest.raises(MeasureError, match="nothing valid"):
+        prepared.tune(trials=2)
 
 
 # ---- what others say ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,7 +124,9 @@ def _initialize(foreign: bool = False) -> None:
 def _jit(generation: int) -> Any:
     """The linker of the next loads; it goes when the code that it loaded has gone."""
     _initialize()
-    return llvm.create_lljit_compiler(suppress_errors=True)
+    # JITLink puts a kernel and its constants into one allocation; the other linker may put them out of reach
+    # of each other, which ends the process.
+    return llvm.create_lljit_compiler(use_jit_link=sys.platform != "win32", suppress_errors=True)
 
 
 def library_symbols(*names: str) -> dict[str, int]:

@@ -12,8 +12,10 @@ from dataclasses import replace
 from ..devices.spec import DeviceSpec
 from ..ir.affine import Affine, const
 from ..ir.bounds import lower
+from ..ir.choices import chooses
+from ..ir.choices import folded as chosen
 from ..ir.errors import BuildError
-from ..ir.expr import Expr, Load, Op, loads, names
+from ..ir.expr import Expr, Load, Op, loads, names, substitute
 from ..ir.expr import walk as walk_expr
 from ..ir.nest import Alloc, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt, Store, leaves, walk
 from ..ir.program import COMBINERS, Buffer
@@ -344,6 +346,8 @@ class Writer:
 
     def leaf(self, leaf: Store | Reduce) -> None:
         ev, fn = self.ev, self.fn
+        if fn.fixed and chooses(leaf.value):
+            leaf = replace(leaf, value=chosen(substitute(leaf.value, {n: const(at) for n, at in fn.fixed.items()})))
         buffer = self.buffers[leaf.buffer]
         flat = fn.flat(buffer, leaf.index)
         lanes = ev.lanes

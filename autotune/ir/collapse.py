@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from .affine import Affine, const, var
-from .expr import Expr, Index, Load, gathers, loads, transform, walk
+from .expr import Expr, Index, Load, gathers, loads, substitute, transform, walk
 from .program import Axis, Buffer, Compute, TensorProgram, canonical_names
 
 Dim = tuple[str, int]  # a buffer, and the first of two neighbouring dimensions
@@ -22,15 +22,40 @@ def normal_form(program: TensorProgram) -> TensorProgram:
     return canonical_names(collapse(program))
 
 
+def squeeze(program: TensorProgram) -> TensorProgram:
+    """The program without axes of one iteration and dimensions of one element: a batch of one is none. Arrays whose
+    places are data keep theirs, strides that are known at run time only theirs, and a reduction its last axis."""
+    gathered = {source.buffer for c in program.computes for source, *_ in gathers(c.body)}
+    kept = {b.name: [d for d, n in enumerate(b.shape) if n != 1 or b.name in gathered or not _fixed(b, d)]
+            for b in program.buffers}  # fmt: skip
+
+    def load(node: Expr) -> Expr | None:
+        if not isinstance(node, Load) or len(kept[node.buffer]) == len(node.index):
+            return None
+        return Load(node.buffer, tuple(node.index[d] for d in kept[node.buffer]), node.dtype)
+
+    def compute(c: Compute) -> Compute:
+        reduced = tuple(a for a in c.reduce_axes if a.extent != 1) or c.reduce_axes[:1]
+        axes = tuple(c.axes[d] for d in kept[c.name])
+        gone = {a.name: const(0) for a in c.all_axes if a not in (*axes, *reduced)}
+        return Compute(c.name, c.dtype, axes, transform(substitute(c.body, gone), load), reduced, c.combiner)
+
+    def buffer(b: Buffer) -> Buffer:
+        strides = None if b.strides is None else tuple(b.strides[d] for d in kept[b.name])
+        return Buffer(b.name, b.dtype, tuple(b.shape[d] for d in kept[b.name]), b.scope, strides)
+
+    return TensorProgram(tuple(map(buffer, program.inputs)), tuple(map(compute, program.computes)), program.outputs)
+
+
 def collapse(program: TensorProgram) -> TensorProgram:
     """The program with every such run of axes merged into the first of them; names of buffers are kept."""
+    program = squeeze(program)
     buffers = {b.name: b for b in program.buffers}
     accesses = {c.name: [(c.name, c.index), *((ld.buffer, ld.index) for ld in dict.fromkeys(loads(c.body)))]
                 for c in program.computes}  # fmt: skip
     extents = {c.name: {a.name: a.extent for a in c.all_axes} for c in program.computes}
     indexed = {c.name: frozenset().union(*(n.value.names() for n in walk(c.body) if isinstance(n, Index)))
                for c in program.computes}  # fmt: skip
-    orders = {c.name: [[a.name for a in axes] for axes in (c.axes, c.reduce_axes)] for c in program.computes}
     gathered = {source.buffer for c in program.computes for source, *_ in gathers(c.body)}
     whole = [b for b in buffers.values() if b.name not in gathered]
     dims = {(b.name, d) for b in whole for d in range(len(b.shape) - 1) if _one_run(b, d)}
@@ -41,8 +66,7 @@ def collapse(program: TensorProgram) -> TensorProgram:
         """Do these two dimensions of an access run over exactly this pair of axes?"""
         size = extents[pair[0]]
         return (name, d) in dims and all(
-            buffers[name].shape[d + n] == size[axis]
-            and (index[d + n].single() == axis or (size[axis] == 1 and index[d + n] == const(0)))
+            buffers[name].shape[d + n] == size[axis] and index[d + n].single() == axis
             for n, axis in enumerate(pair[1:])
         )
 
@@ -62,26 +86,10 @@ def collapse(program: TensorProgram) -> TensorProgram:
         found = [(c, index) for c, rows in accesses.items() for name, index in rows if name == dim[0]]
         return bool(found) and all(any(p[0] == c and at(p, dim[0], index, dim[1]) for p in pairs) for c, index in found)
 
-    def apart(pair: Pair) -> bool:
-        """Through an axis of one iteration, which no index needs to name, this pair joins others of which some access
-        names some and not all."""
-        name, *_ = pair
-        if 1 not in (extents[name][pair[1]], extents[name][pair[2]]):
-            return False
-        order = next(axes for axes in orders[name] if pair[1] in axes)
-        joined = next(
-            run for run in _runs(len(order), [(name, p, q) in pairs for p, q in zip(order, order[1:])])
-            if order.index(pair[1]) in run
-        )  # fmt: skip
-        long = {order[n] for n in joined if extents[name][order[n]] != 1}
-        used = [long & frozenset().union(*(a.names() for a in index)) for _, index in accesses[name]]
-        return any(0 < len(names) < len(long) for names in used)
-
     before = -1
     while before != len(dims) + len(pairs):
         before = len(dims) + len(pairs)
         pairs = {pair for pair in pairs if together(pair)}
-        pairs = {pair for pair in pairs if not apart(pair)}
         dims = {dim for dim in dims if everywhere(dim)}
     if not pairs:
         return program
@@ -110,6 +118,10 @@ def collapse(program: TensorProgram) -> TensorProgram:
         return Compute(c.name, c.dtype, own, transform(c.body, load), reduced, c.combiner)
 
     return TensorProgram(tuple(map(merged, program.inputs)), tuple(map(compute, program.computes)), program.outputs)
+
+
+def _fixed(b: Buffer, d: int) -> bool:
+    return b.strides is None or isinstance(b.strides[d], int)
 
 
 def _one_run(b: Buffer, d: int) -> bool:

@@ -163,8 +163,9 @@ def _instance(program: TensorProgram, schedule: Schedule, full: Nest) -> tuple[T
     """The smallest tried program and scheduled nest of the structure of `full`; at worst the program itself."""
     structure = _skeleton(full.body)
     if all(a.extent > 0 for c in program.computes for a in c.all_axes):
-        for most, keep in ((2, False), (3, False), (2, True)):
-            shrink = _Shrink(program, schedule, most, keep)
+        cut = any(hasattr(step, "cuts") for step in schedule.steps)
+        for most, keep, whole in ((2, False, False), (3, False, False), (2, True, False), *[(2, False, True)] * cut):
+            shrink = _Shrink(program, schedule, most, keep, whole)
             try:
                 small = shrink.program()
                 nest = shrink.schedule().apply(lower(small))
@@ -205,17 +206,19 @@ Unit = tuple[str, int]  # an axis, and the distance between iterations along it
 
 class _Shrink:
     """Smaller numbers for a schedule. Along each axis the chain of block sizes keeps its divisibilities, remainders,
-    and whether there are one or several of each block in the next (`most` is several); with `keep` only extents shrink.
-    """
+    and whether there are one or several of each block in the next (`most` is several); with `keep` only extents shrink,
+    with `whole` no axis that is cut at given points does."""
 
-    def __init__(self, program: TensorProgram, schedule: Schedule, most: int, keep: bool) -> None:
+    def __init__(self, program: TensorProgram, schedule: Schedule, most: int, keep: bool, whole: bool) -> None:
         self._program, self._schedule, self._most, self._keep = program, schedule, most, keep
         extents = {a.name: a.extent for c in program.computes for a in c.all_axes}
         self._axes = {name: _Axis(n, (name,)) for name, n in extents.items()}
         self._units: dict[tuple[str, str], Unit] = {("", f"{n}{e}"): (n, 1) for n in extents for e in ("", ".e")}
         self._numbers = [self._read(step) for step in schedule.steps]
         self._sizes: dict[str, dict[int, int]] = {}
-        self._least = dict.fromkeys(extents, 1)
+        named = [(step.stage, getattr(step, "loop", "")) for step in schedule.steps if whole and hasattr(step, "cuts")]
+        cut = [self._unit(*loop) for loop in named]
+        self._least = dict.fromkeys(extents, 1) | {unit[0]: self._axes[unit[0]].extent for unit in cut if unit}
         self._shapes = {b.name: b.shape for b in program.buffers}
 
     def _read(self, step: Any) -> dict[tuple[str, Any], Unit]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from .affine import Affine, Atom, FloorDiv, var
 from .dtypes import DType
-from .expr import Const, Expr, Index, Load, Op, distinct, loads, substitute, transform
+from .expr import Const, Expr, Index, Load, Op, distinct, loads, substitute, transform, walk
 
 INF = math.inf
 
@@ -165,10 +165,10 @@ class TensorProgram:
     @cached_property
     def flops(self) -> int:
         """Scalar operations on floats or integers that the program asks for; fma counts two, casts and selections
-        none."""
+        none. Of a choice by position only the branch that takes more counts."""
         total = 0
         for c in self.computes:
-            each = sum(operation_flops(node) for node in distinct(c.body)) + (1 if c.combiner else 0)
+            each = _flops(_longest(c.body)) + (1 if c.combiner else 0)
             total += each * c.points
         return total
 
@@ -187,6 +187,23 @@ class TensorProgram:
     def digest(self) -> str:
         text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _flops(body: Expr) -> int:
+    return sum(map(operation_flops, distinct(body)))
+
+
+def _longest(body: Expr) -> Expr:
+    """The body with the longer branch in place of each choice that positions alone decide."""
+    if not any(isinstance(node, Index) for node in walk(body)):
+        return body
+
+    def branch(node: Expr) -> Expr | None:
+        if not isinstance(node, Op) or node.name != "where" or loads(node.args[0]):
+            return None
+        return max(map(_longest, node.args[1:]), key=_flops)
+
+    return transform(body, branch)
 
 
 def operation_flops(node: Expr) -> int:

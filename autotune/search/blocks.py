@@ -172,7 +172,8 @@ class TeamSketch:
             rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
             steps += [Reorder(s.name, (*rest, v))] if rest else []
             if v in s.reduce_axes:
-                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, lent(self.spec, s))]
+                warp = lent(self.spec, s)
+                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, warp if threads % warp == 0 else 1)]
             elif s.is_reduction:
                 steps.append(RegisterTile(s.name, ((v, threads),)))
             else:

@@ -138,16 +138,17 @@ class Facts:
 def facts(program: TensorProgram) -> Facts:
     shared = with_shared_axes(program)
     buffers = {b.name: b for b in shared.buffers}
-    stages = []
-    for c in shared.computes:
-        written = loads(c.body)
-        read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(written))
-        once = tuple(read[n] for n in {ld: n for n, ld in reversed([*enumerate(written)])}.values())
-        operations = [node for node in distinct(c.body) if isinstance(node, Op)]
-        heavy = sum(node.name in HEAVY for node in operations)
-        light = len(operations) - heavy + (c.combiner is not None)
-        stages.append(Stage(c, read, once, _access(-1, buffers[c.name], c.index), light, heavy))
-    return Facts(shared, tuple(stages))
+    return Facts(shared, tuple(described(c, buffers) for c in shared.computes))
+
+
+def described(c: Compute, buffers: Mapping[str, Buffer]) -> Stage:
+    written = loads(c.body)
+    read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(written))
+    once = tuple(read[n] for n in {ld: n for n, ld in reversed([*enumerate(written)])}.values())
+    operations = [node for node in distinct(c.body) if isinstance(node, Op)]
+    heavy = sum(node.name in HEAVY for node in operations)
+    light = len(operations) - heavy + (c.combiner is not None)
+    return Stage(c, read, once, _access(-1, buffers[c.name], c.index), light, heavy)
 
 
 def _access(ordinal: int, buffer: Buffer, index: tuple[Affine, ...]) -> Access:

@@ -3,20 +3,25 @@ and an operand are contiguous along different axes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, reduce
+from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
+from ..ir.affine import const
+from ..ir.choices import changes, folded
+from ..ir.expr import Expr, op, substitute
 from ..ir.schedule import Schedule
 from ..ir.steps import Parallel, Reorder, Segment, Split, Step, StoreHint, Tile, Unroll, Vectorize
-from ..ir.steps.segment import changes
-from .facts import Access, Facts, Stage
+from .facts import Access, Facts, Stage, described
 from .machine import Machine
 from .sketch import Point, Priced, grid, vectorized
 
-PARTS = 12  # bodies that choosing by position may make
+PARTS = 16  # bodies that choosing by position may make
 
 
 def cuts(stage: Stage, axes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -34,7 +39,8 @@ def cuts(stage: Stage, axes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @dataclass(frozen=True)
 class MapSketch:
     """Holes: vectors a step (`map`), bypass of the caches (`nt`), block of the two axes where the block is turned
-    (`bi`, `bj`), and whether the loops go as the result lies or as the largest operand does (`order`)."""
+    (`bi`, `bj`), whether the loops go as the result lies or as the largest operand does (`order`), and whether a vector
+    of positions has all its choices computed at once (`near`)."""
 
     facts: Facts
     stage: Stage
@@ -45,6 +51,33 @@ class MapSketch:
     @cached_property
     def cuts(self) -> dict[str, tuple[int, ...]]:
         return cuts(self.stage, self.stage.axes)
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Axes of which each position is a choice of its own; choices for the same place share what they read."""
+        s = self.stage
+        whole = [a for a in s.axes[:-1] if len(self.cuts.get(a, ())) + 1 == s.extents[a] > 1]
+        return tuple(whole) if len(whole) < len(s.axes) and s.axes[-1] not in self.cuts else ()
+
+    @cached_property
+    def work(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Of a vector (light operations, heavy ones, load instructions): each choice by itself, and all of a place at
+        once."""
+        s, buffers = self.stage, {b.name: b for b in self.facts.program.buffers}
+        axes = tuple(a for a in s.compute.axes if a.name not in self.choices)
+
+        def counted(body: Expr) -> NDArray[Any]:
+            part = described(replace(s.compute, axes=axes, body=body), buffers)
+            if self.turned or not s.axes:
+                return np.array([part.light, part.heavy, len(part.reads)])
+            return np.array([part.light, part.heavy, part.load_slots(s.axes[-1], self.lanes, bool(self.cuts))])
+
+        places = product(*(range(s.extents[a]) for a in self.choices))
+        parts = [folded(substitute(s.compute.body, dict(zip(self.choices, map(const, at))))) for at in places]
+        if len(parts) == 1:
+            return (alone := counted(s.compute.body)), alone
+        together = counted(reduce(partial(op, "add"), parts)) - (len(parts) - 1, 0, 0)
+        return np.mean([counted(part) for part in parts], axis=0), together / len(parts)
 
     @cached_property
     def turned(self) -> str | None:
@@ -105,13 +138,14 @@ class MapSketch:
         blocks = (32, 64, 128, 256) if self.turned else (1,)
         columns = grid(
             map=(1,) if self.turned else several, nt=(0, 1) if written >= mach.l3 // 8 else (0,), bi=blocks, bj=blocks,
-            rows=(1, 4) if self.shared else (1,), order=(0, 1) if self.moved else (0,),
+            rows=(1, 4) if self.shared and not self.choices else (1,), order=(0, 1) if self.moved else (0,),
+            near=(0, 1) if self.choices else (0,),
         )  # fmt: skip
         mapped, nt = columns["map"].astype(float), columns["nt"]
         vectors = s.compute.points / self.lanes
-        slots = len(s.reads) if self.turned or not s.axes else s.load_slots(s.axes[-1], self.lanes, bool(self.cuts))
-        work = max((s.light + 14 * s.heavy) / mach.fma_per_cycle, (slots + 1) / mach.loads_per_cycle)
-        one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0) + (6.0 if self.turned else 0.0)
+        light, heavy, slots = np.stack(self.work)[columns["near"]].T
+        work = np.maximum((light + 14 * heavy) / mach.fma_per_cycle, (slots + 1) / mach.loads_per_cycle)
+        one = work + 2.0 / mapped + np.where(mapped > 2, 0.3 * heavy, 0.0) + (6.0 if self.turned else 0.0)
         compute = vectors * one * mach.cycle
         again = sum(a.buffer.bytes for a in self.shared)
         if again + 2 * self._length * s.dtype.bytes > mach.l1:
@@ -133,8 +167,15 @@ class MapSketch:
         name, axes = s.name, list(s.axes)
         if not axes:
             return Schedule()
-        steps: list[Step] = [Segment(name, axis, cuts) for axis, cuts in self.cuts.items()]
-        if self.turned:
+        cut = {axis: at for axis, at in self.cuts.items() if not (point["near"] and axis in self.choices)}
+        steps: list[Step] = [Segment(name, axis, at) for axis, at in cut.items()]
+        if point["near"]:
+            outer, inner = next(a for a in axes if a not in self.choices), [f"{a}.1" for a in self.choices]
+            steps.append(Reorder(name, (*(a for a in axes[:-1] if a not in self.choices), *self.choices, axes[-1])))
+            tiles = (*((a, s.extents[a]) for a in self.choices), (axes[-1], point["map"] * lanes))
+            steps += [Tile(name, tiles), *vectorized(name, f"{axes[-1]}.1", lanes)]
+            steps += [Unroll(name, a) for a in inner]
+        elif self.turned:
             steps += self._turn(self.turned, axes[-1], point)
             outer = next((a for a in axes if a not in (self.turned, axes[-1])), f"{self.turned}.0")
         else:
@@ -146,7 +187,7 @@ class MapSketch:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
                 steps.append(Split(name, v, max(block, 4 * lanes)))
                 v, outer = f"{v}.1", f"{v}.0"
-            tiles: tuple[tuple[str, int], ...] = ((v, point["map"] * lanes),)
+            tiles = ((v, point["map"] * lanes),)
             if point["rows"] > 1:
                 tiles = ((axes[-2], point["rows"]), *tiles)
                 outer = axes[0] if len(axes) > 2 else f"{axes[0]}.0"

@@ -89,6 +89,7 @@ def test_axes_of_one_iteration_join_only_what_belongs_together() -> None:
     """y names the first axis alone, and x the first and the last: the one between belongs to both."""
     same(traced(lambda x, y: (x * y).sum(3) * 2, (2, 1, 2, 3), (2, 1, 1, 1)))
     same(traced(lambda x, y: (x * y + x).transpose(3, 0, 1, 2).sum(0) * 2, (2, 1, 2, 1), (2, 1, 1, 1)))
+    same(traced(lambda x, y: (x * y + x).transpose(0, 1, 3, 2).sum((0, 1, 2, 3)) * 2, (2, 1, 1, 2), (1, 1, 1, 1)))
 
 
 @given(st.data())

@@ -381,3 +381,13 @@ def test_digests_tell_schedules_apart() -> None:
     digests = {Schedule((case.step,)).digest for case in CASES}
     assert len(digests) == len({str(case.step) for case in CASES})
     assert Schedule().digest != Schedule((Unroll("t0", "i"),)).digest
+
+
+def test_a_digest_depends_on_what_is_given_only() -> None:
+    """Fields that steps get later, and that no schedule uses, leave digests as they are."""
+    schedule = Schedule((Split("t", "i", 8), Pack("t", 1, "i.0", ((0, 8),))))
+    assert from_json(schedule.to_json()).digest == schedule.digest
+    assert Pack("t", 1, "i.0", ((0, 8),)).to_json() == {
+        "step": "pack", "stage": "t", "load": 1, "at": "i.0", "panels": [[0, 8]],
+    }  # fmt: skip
+    assert Schedule((Split("t", "i", 8, "cut"),)).digest != Schedule((Split("t", "i", 8),)).digest

@@ -46,8 +46,9 @@ class Step:
         return f"{self.kind}({', '.join(shown)})"
 
     def to_json(self) -> dict[str, Any]:
-        rows = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {"step": self.kind, **rows}
+        """Without fields at their defaults: one that is added later changes no digest."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        return {"step": self.kind, **{name: _plain(value) for name, value in given.items()}}
 
 
 def _plain(value: Any) -> Any:
