@@ -11,7 +11,7 @@ demo: $(STAMP)
 	@$(PEERS) $(BIN)/python examples/demo.py
 
 # Two processes: what compiles thousands of kernels, and what is left.
-ROOMS := tests/cache tests/cli tests/codegen tests/devices tests/ir tests/search
+ROOMS := tests/cache tests/cli tests/codegen tests/devices tests/ir tests/plugins tests/search
 test: lint tools
 	@$(BIN)/python -m pytest -q $(ROOMS)
 	@$(BIN)/python -m pytest -q $(wildcard tests/test_*.py)

@@ -94,6 +94,36 @@ def test_the_top_goes_through_no_link() -> None:
     none(wrong, "import from autotune.<room>, never through the links at the root")
 
 
+def at_import(path: Path) -> Iterator[str]:
+    """The modules that importing a file imports: not those in functions, nor for type checkers alone."""
+    pending: list[ast.AST] = [tree(path)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            checked = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+            pending += [] if checked else ast.iter_child_nodes(node)
+
+
+def test_plugins_alone_need_what_they_plug_into() -> None:
+    wrong = [
+        f"{name(path)} imports {module}"
+        for path in PACKAGE_FILES
+        for module in at_import(path)
+        if module.split(".")[0] == "torch" and PACKAGE / "plugins" / "torch" not in path.parents
+    ]
+    wrong += [
+        f"{name(path)}:{line} imports {module}"
+        for path in PACKAGE_FILES
+        for line, module in imported(path)
+        if room(module) == "plugins" and not {"plugins", "cli"} & set(path.relative_to(PACKAGE).parts)
+    ]
+    none(wrong, "torch is imported at once in its plugin only, and no room or module knows the plugins")
+
+
 @pytest.mark.parametrize("link", ROOMS)
 def test_links_at_the_root(link: str) -> None:
     path = ROOT / link

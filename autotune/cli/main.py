@@ -25,6 +25,7 @@ from ..options import STRATEGIES, Options, resolve
 from .grid import Case, cases, read
 from .machine import devices, doctor
 from .model import model
+from .models import tune_model
 from .output import FORMATS, Progress, Writer, say, words
 from .run import FIELDS, Record, State, exit_code, prepare, run, save
 from .stores import cache
@@ -292,5 +293,5 @@ def verify(target: str, execute: bool, **given: Any) -> int:
     return int(wrong > 0)
 
 
-for _command in (devices, doctor, cache, model):
+for _command in (devices, doctor, cache, model, tune_model):
     cli.add_command(_command)

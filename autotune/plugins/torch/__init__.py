@@ -1,0 +1,20 @@
+"""torch: `torch.compile(model, backend="autotune")`, what of a model our kernels compute, and kernels as operators.
+
+Importing this imports torch, and makes the backend's name known where the package's entry points are not installed.
+"""
+
+try:
+    from torch._dynamo.backends.registry import list_backends, register_backend
+except ImportError as error:
+    raise ImportError("autotune.plugins.torch needs torch: pip install 'autotune-kernels[torch]'") from error
+
+from .backend import backend
+from .coverage import Coverage, Row, coverage
+from .graphs import FallbackWarning
+from .operators import custom_op
+from .tuning import Tuned, tune
+
+if "autotune" not in list_backends():
+    register_backend(backend, name="autotune")
+
+__all__ = ["Coverage", "FallbackWarning", "Row", "Tuned", "backend", "coverage", "custom_op", "tune"]

@@ -1,0 +1,72 @@
+"""The kernels of a model, tuned within one budget: the longest first, each as long as its share of the time.
+
+Knows how a model is compiled and that a part of a graph can be tuned. Must not know how that is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .backend import backend
+from .graphs import MADE
+
+LEAST = 0.05  # seconds: a part with less than this left is not begun
+Progress = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A part of a graph: how many kernels it is, how many of them differ, and seconds of all of them, measured each
+    apart: as they would be without a search, and as they are now. None where the budget ended before it."""
+
+    title: str
+    kernels: int
+    distinct: int
+    default_seconds: float | None
+    seconds: float | None
+    trials: int
+
+
+def tune(
+    model: Any, *inputs: Any, budget: float = 60.0, options: Mapping[str, Any] | None = None, grad: bool = False,
+    progress: Progress | None = None, **keywords: Any,
+) -> list[Tuned]:  # fmt: skip
+    """Tune what the model's call with these inputs runs, and store it: `budget` in seconds, measuring alone.
+
+    `options` as for the backend; what is stored is found by any later process with the same of them. With `grad`, the
+    kernels of the forward graph that training runs. `progress` is told a part's title, its trials and its best seconds.
+    """
+    parts: list[Any] = []
+    token = MADE.set(parts)
+    try:
+        plain = getattr(model, "_orig_mod", model)
+        chosen = {"tune": "cached", **(options or {})}
+        compiled = torch.compile(plain, backend=lambda module, given: backend(module, given, options=chosen))
+        with nullcontext() if grad else torch.no_grad():
+            compiled(*inputs, **keywords)
+    finally:
+        MADE.reset(token)
+    parts.sort(key=_expected, reverse=True)
+    end, found = time.monotonic() + budget, []
+    for n, part in enumerate(parts):
+        left, whole = end - time.monotonic(), sum(map(_expected, parts[n:]))
+        kernels = part.prepared.kernels
+        count = len(kernels), len({k.program.digest for k in kernels})
+        if left < LEAST:
+            found.append(Tuned(part.title, *count, None, None, 0))
+            continue
+        told = (lambda trials, best, title=part.title: progress(title, trials, best)) if progress else None
+        result = part.prepared.tune(budget=left * _expected(part) / whole, progress=told)
+        found.append(Tuned(part.title, *count, result.default_seconds, result.seconds, result.trials))
+    return found
+
+
+def _expected(part: Any) -> float:
+    """Seconds, by what is known or predicted."""
+    return sum(k.choice.seconds or k.choice.predicted or 1e-6 for k in part.prepared.kernels)
