@@ -182,11 +182,14 @@ def _conflicts(mach: Machine, s: _Shape) -> Column:
     # Rows of the tall operand that come from the second cache are as many streams as the tile is high.
     far = (s.tall != 2) & (s.mr * s.kc * s.size > mach.l1 / 2) & (s.m * s.n > 4096)
     factor *= np.where(far, 1 + 0.01 * s.mr, 1.0)
-    again = (s.wide == 0) & (s.m > s.mr)  # the wide operand is read again for the next rows, as it lies
-    factor *= np.where(again & (s.span % PAGE == 0) & (s.kc > 16), 1.9, 1.0)
-    factor *= np.where(again & (s.kc > 64) & (s.span >= PAGE), 1.2, 1.0)
-    factor *= np.where(again & (s.kc > 64) & (s.span >= PAGE // 2) & (s.span < PAGE), 1.05, 1.0)
-    factor *= np.where(again & (s.kc * s.nr * s.size > mach.l1), 1.08, 1.0)
+    # The wide operand is read again for the next rows, as it lies: few registers are few rows, and many readings.
+    again = np.where(s.wide == 0, 1 - 1 / np.ceil(s.m / s.mr), 0.0)
+    crowded = 0.9 if mach.spec.vector_registers < 32 else 0.1
+    for slower, where in (
+        (crowded, (s.span % PAGE == 0) & (s.kc > 16)), (0.2, (s.kc > 64) & (s.span >= PAGE)),
+        (0.05, (s.kc > 64) & (s.span >= PAGE // 2) & (s.span < PAGE)), (0.08, s.kc * s.nr * s.size > mach.l1),
+    ):  # fmt: skip
+        factor *= 1 + np.where(where, slower * again, 0.0)
     return factor
 
 
