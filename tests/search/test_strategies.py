@@ -126,7 +126,7 @@ def test_points() -> None:
 
 
 def test_default_moves_around_the_best_and_stops() -> None:
-    space = made()
+    space = made("linear", 300)
     asked = drive(space, make("default", space.ranking), 1000)
     origins = [c.origin for c in asked]
     assert origins[:6] == ["model"] * 6 and "move" in origins[6:12] and len(asked) < space.ranking.size

@@ -1,5 +1,5 @@
 """What `tune` does unless told otherwise: the seeds and the model's picks, then moves around the two best beside more
-of the picks, until four batches in a row have brought nothing."""
+of the picks, until six batches in a row have brought nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..ranking import Candidate, Ranking
 from . import Told
 
 PICKS = 6  # of the model, before the first move
-PATIENCE, GAIN = 4, 0.995
+PATIENCE, GAIN = 6, 0.995
 
 
 class Default:
@@ -46,10 +46,10 @@ class Default:
         """Untried neighbours of the two best points."""
         out: list[Candidate] = []
         leaders = sorted(self.seconds, key=self.seconds.__getitem__)[:2]
-        for place, digest in enumerate(leaders):
+        for digest in leaders:
             near = self.ranking.neighbours(self.candidates[digest])
-            out += [c for c in near if c.schedule.digest not in self.candidates][: max(n - 2, 1) if place == 0 else 2]
-        return list({c.schedule.digest: c for c in out}.values())[: max(n - 1, 1)]
+            out += [c for c in near if c.schedule.digest not in self.candidates][: max(n // 3, 1)]
+        return list({c.schedule.digest: c for c in out}.values())[: max(n // 2, 1)]
 
     def tell(self, results: Sequence[Told]) -> None:
         before = min(self.seconds.values(), default=float("inf"))
