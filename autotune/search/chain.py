@@ -41,12 +41,14 @@ from .rows import RowsSketch
 from .sketch import Column, Point, Priced, broken, grid, select, vectorized
 
 BLOCKS = (8, 16, 32, 64)
+COPY = 0.4  # cycles an element that is copied and turned
 
 
 @dataclass(frozen=True)
 class ChainSketch:
-    """Holes: rows of a block, rows (`mr`) and vectors (`nv`) of a register tile, and whether the stages between two
-    contractions run row by row (`rowwise`)."""
+    """Holes: rows of a block, rows (`mr`) and vectors (`nv`) of a register tile, whether the stages between two
+    contractions run row by row (`rowwise`), whether loops end early (`clip`), and whether threads share blocks of rows
+    instead of the axis around them (`across`)."""
 
     facts: Facts
     rows: tuple[str, ...]
@@ -81,7 +83,8 @@ class ChainSketch:
     def priced(self) -> Priced:
         lanes = self.plain.lanes
         columns = grid(block=BLOCKS, mr=(4, 6, 8, 12, 14), nv=(1, 2, 3, 4), rowwise=(0, 1) if self._runs() else (0,),
-                       **({"clip": (0, 1)} if self.clipped else {}))  # fmt: skip
+                       **({"clip": (0, 1)} if self.clipped else {}),
+                       **({"across": (0, 1)} if self.threads > 1 < len(self.rows) else {}))  # fmt: skip
         mr, nv, block = columns["mr"], columns["nv"], columns["block"]
         rows = self.facts.stages[-1].extents[self.at]
         shortest = min(s.extents[s.axes[-1]] for s in self.contractions)
@@ -115,7 +118,12 @@ class ChainSketch:
         level = np.where(held < 0.6 * mach.l2, mach.byte("L2"), mach.byte("L3"))
         memory = self.facts.program.bytes * mach.byte(mach.level(self.facts.program.bytes)) + 2 * between * level
         memory = memory + self._again(block, mr, mach) * mach.byte(self._home(mach))
-        share = 1.0 / min(self.threads, max(1, int(np.ceil(self._instances() / 8))))
+        turns: Column = np.ceil(rows / block)
+        if "across" in columns:  # what is copied once around the blocks is copied for each
+            copied = sum(self.wide(s).buffer.size for s in self.contractions if not self.wide(s).contiguous(s.axes[-1]))
+            total = total + np.where(columns["across"] == 1, turns - 1, 0) * copied * COPY
+            turns = np.where(columns["across"] == 1, turns, self.facts.stages[-1].extents[self.rows[0]])
+        share = np.ceil(turns / self.threads) / turns
         memory = np.where(columns["rowwise"] == 1, 0.6, 1.0) * memory
         seconds: Column = (total * mach.cycle + 0.5 * memory) * share + mach.launch(self.threads)
         rejected = {reason: int((~ok).sum()) for reason, ok in rules.items()}
@@ -162,20 +170,24 @@ class ChainSketch:
         stages, last = self.facts.stages, self.facts.stages[-1]
         lanes, block = self.plain.lanes, f"{self.at}.0"
         steps: list[Step] = [Split(s.name, self.at, point["block"]) for s in stages]
+        inner = block
+        if point.get("across"):
+            inner = self.rows[-2]
+            steps += [Reorder(s.name, (block, *self.rows[:-1])) for s in stages]
         if point.get("clip"):
             steps += [Clip(s, axis, f"{self.at}.1") for s, axis in self._ends()]
         joined = set[str]()
         for run in self._runs() if point["rowwise"] else ():  # row by row, while a row is in the first cache
             steps += [ComputeAt(s.name, run[-1].name, f"{self.at}.1") for s in reversed(run[:-1])]
             joined |= {s.name for s in run[:-1]}
-        steps += [ComputeAt(s.name, last.name, block) for s in reversed(stages[:-1]) if s.name not in joined]
+        steps += [ComputeAt(s.name, last.name, inner) for s in reversed(stages[:-1]) if s.name not in joined]
         for s in stages:
             if s in self.contractions:
                 steps += self._contraction(s, point, lanes)
             else:
                 steps += self._along(s, lanes)
         if self.threads > 1:
-            outer = self.rows[0] if len(self.rows) > 1 else block
+            outer = self.rows[0] if len(self.rows) > 1 and not point.get("across") else block
             steps.append(Parallel(last.name, outer, 1))
         return Schedule(tuple(steps))
 

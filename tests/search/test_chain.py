@@ -15,7 +15,7 @@ from autotune.ir.errors import AutotuneError
 from autotune.ir.partition import partition
 from autotune.search.ranking import Ranking
 from autotune.tracer import trace
-from tests.kernels import problem, softmax, spec
+from tests.kernels import HERE, Machine, problem, softmax, spec
 
 Array = Any
 
@@ -122,3 +122,21 @@ def test_the_scores_of_all_rows_are_never_an_array() -> None:
 
     nest = build.plan(program, candidate.schedule, device("cpu"))
     assert max(b.size for b in nest.all_buffers.values() if b.scope not in ("input", "output")) < 512 * 512 // 4
+
+
+def test_threads_share_rows_where_there_are_few_heads() -> None:
+    """Three heads are no work for two threads; blocks of their rows are."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((3, 100, 16)).astype(np.float32) for _ in range(3)]
+    plain = lambda q, k, v: ops.attention(q[None], k[None], v[None])[0]  # noqa: E731
+    (kernel,) = partition(trace(plain, [spec(*a.shape) for a in arrays], {}).program, True).kernels
+    kernel = normal_form(kernel)
+    ranking = Ranking(kernel, HERE, 2)
+    assert next(ranking.best()).point["across"] == 1 and "across" not in Ranking(kernel, HERE, 1).priced[0].columns
+    want = plain(*(a.astype(np.float64) for a in arrays))
+    for across in (0, 1):
+        row = next(n for n, at in enumerate(ranking.priced[0].columns["across"]) if at == across)
+        made = Machine(kernel, ranking.candidate(0, row, "test").schedule, 2)(arrays)[0]
+        np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-5)
+    eight = partition(trace(plain, [spec(8, 100, 16)] * 3, {}).program, True).kernels[0]
+    assert next(Ranking(normal_form(eight), HERE, 2).best()).point["across"] == 0
