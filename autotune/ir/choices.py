@@ -11,6 +11,7 @@ from .dtypes import BOOL
 from .expr import Const, Expr, Index, Load, Op, loads, walk
 from .nest import Loop
 
+SELDOM = 8  # iterations: between remainders that wrap around more often nothing is gained
 _COMPARED = ("lt", "le", "eq", "ne")
 
 
@@ -65,7 +66,7 @@ def _compared(name: str, least: int, most: int) -> bool | None:
 
 
 def changes(value: Expr, axis: str, extent: int) -> Iterator[int]:
-    """Points of a loop at which a selection on it changes, or a remainder of it wraps around."""
+    """Points of a loop at which a selection on it changes, or a remainder of it wraps around that seldom does."""
     for node in walk(value):
         if isinstance(node, Op) and node.name in _COMPARED:
             difference = apart(node.args)
@@ -78,5 +79,7 @@ def changes(value: Expr, axis: str, extent: int) -> Iterator[int]:
                     yield root + 1
         for a in node.index if isinstance(node, Load) else ():
             for atom, _ in a.terms:
-                if not isinstance(atom, str) and atom.arg.names() == {axis} and atom.arg.coefficient(axis) == 1:
+                if isinstance(atom, str) or atom.divisor < SELDOM:
+                    continue
+                if atom.arg.names() == {axis} and atom.arg.coefficient(axis) == 1:
                     yield from range(-atom.arg.const % atom.divisor, extent, atom.divisor)

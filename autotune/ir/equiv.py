@@ -163,8 +163,10 @@ def _instance(program: TensorProgram, schedule: Schedule, full: Nest) -> tuple[T
     """The smallest tried program and scheduled nest of the structure of `full`; at worst the program itself."""
     structure = _skeleton(full.body)
     if all(a.extent > 0 for c in program.computes for a in c.all_axes):
-        cut = any(hasattr(step, "cuts") for step in schedule.steps)
-        for most, keep, whole in ((2, False, False), (3, False, False), (2, True, False), *[(2, False, True)] * cut):
+        tries = [(2, False, False), (3, False, False), (2, True, False)]
+        if any(hasattr(step, "cuts") for step in schedule.steps):
+            tries += [(2, False, True), (2, True, True)]
+        for most, keep, whole in tries:
             shrink = _Shrink(program, schedule, most, keep, whole)
             try:
                 small = shrink.program()

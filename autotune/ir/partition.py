@@ -51,12 +51,16 @@ class _Known:
     def __init__(self, program: TensorProgram, rows: bool) -> None:
         """`rows`: where windows slide over what is made row by row, they join it."""
         self.program, self.rows = program, rows
+        self._parts: dict[tuple[str, ...], TensorProgram] = {}
         self.bytes = {b.name: b.bytes for b in program.buffers}
         self.shared = {c.name: c for c in with_shared_axes(program).computes}
         self.reads = {c.name: tuple({ld.buffer: 0 for ld in loads(c.body)}) for c in program.computes}
 
     def part(self, names: Sequence[str]) -> TensorProgram:
-        return kernel(self.program, self.sorted(names))
+        own = self.sorted(names)
+        if own not in self._parts:
+            self._parts[own] = kernel(self.program, own)
+        return self._parts[own]
 
     def sorted(self, names: Sequence[str]) -> tuple[str, ...]:
         inside = set(names)

@@ -128,7 +128,7 @@ def test_threads_share_rows_where_there_are_few_heads() -> None:
     """Three heads are no work for two threads; blocks of their rows are."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((3, 100, 16)).astype(np.float32) for _ in range(3)]
-    plain = lambda q, k, v: ops.attention(q[None], k[None], v[None])[0]  # noqa: E731
+    plain: Any = lambda q, k, v: ops.attention(q[None], k[None], v[None])[0]  # noqa: E731
     (kernel,) = partition(trace(plain, [spec(*a.shape) for a in arrays], {}).program, True).kernels
     kernel = normal_form(kernel)
     ranking = Ranking(kernel, HERE, 2)
