@@ -7,10 +7,12 @@ run-time strides in the same order, go to the collapsed program.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from math import prod
 
 from .affine import Affine, const, var
 from .expr import Expr, Index, Load, gathers, loads, substitute, transform, walk
+from .lower import with_shared_axes
 from .program import Axis, Buffer, Compute, TensorProgram, canonical_names
 
 Dim = tuple[str, int]  # a buffer, and the first of two neighbouring dimensions
@@ -24,10 +26,13 @@ def normal_form(program: TensorProgram) -> TensorProgram:
 
 def squeeze(program: TensorProgram) -> TensorProgram:
     """The program without axes of one iteration and dimensions of one element: a batch of one is none. Arrays whose
-    places are data keep theirs, strides that are known at run time only theirs, and a reduction its last axis."""
+    places are data keep theirs, strides that are known at run time only theirs, a reduction its last axis, and Computes
+    that have one row in common, and nothing else, that row."""
     gathered = {source.buffer for c in program.computes for source, *_ in gathers(c.body)}
     kept = {b.name: [d for d, n in enumerate(b.shape) if n != 1 or b.name in gathered or not _fixed(b, d)]
             for b in program.buffers}  # fmt: skip
+    if _one_row(program):
+        kept |= {c.name: [0, *kept[c.name]] for c in program.computes if 0 not in kept[c.name]}
 
     def load(node: Expr) -> Expr | None:
         if not isinstance(node, Load) or len(kept[node.buffer]) == len(node.index):
@@ -118,6 +123,13 @@ def collapse(program: TensorProgram) -> TensorProgram:
         return Compute(c.name, c.dtype, own, transform(c.body, load), reduced, c.combiner)
 
     return TensorProgram(tuple(map(merged, program.inputs)), tuple(map(compute, program.computes)), program.outputs)
+
+
+def _one_row(program: TensorProgram) -> bool:
+    """Several Computes share their outermost axis, it has one iteration, and so has all else that they share."""
+    outer = list(zip(*(c.axes for c in with_shared_axes(program).computes))) if len(program.computes) > 1 else []
+    shared = list(takewhile(lambda axes: len({a.name for a in axes}) == 1, outer))
+    return bool(shared) and all(axes[0].extent == 1 for axes in shared)
 
 
 def _fixed(b: Buffer, d: int) -> bool:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from autotune import ops
+from autotune.ir.collapse import normal_form
 from autotune.ir.errors import ScheduleError
+from autotune.ir.partition import partition
 from autotune.search.ranking import Candidate, Ranking, first_valid
+from autotune.tracer import trace
 from tests.kernels import HERE, NARROW, choices, kernels, named, problem, spec
 
 SHAPES = ((8, 16, 8), (7, 19, 13), (3, 300, 40))
@@ -73,3 +79,21 @@ def test_the_first_valid_choice() -> None:
     assert tried == ["model"] * 12 + ["plain"] and ranking.rejected["holiday"] == 12
     with pytest.raises(ScheduleError, match="no schedule is valid for this program: never"):
         first_valid(ranking, lambda candidate: (_ for _ in ()).throw(ScheduleError("never", "holiday")))
+
+
+@pytest.mark.parametrize(
+    ("fn", "shapes"),
+    [
+        (lambda x, w, b: ops.group_norm(x, w, b, groups=4), ((1, 8, 6, 7), (8,), (8,))),
+        (ops.layer_norm, ((1, 70), (70,), (70,))),
+        (ops.softmax, ((1, 90),)),
+        (lambda x, w, b: ops.relu(ops.conv2d(x, w, b, pad=1)), ((1, 3, 9, 9), (20, 3, 3, 3), (20,))),
+        (ops.attention, ((1, 1, 20, 16),) * 3),
+        (ops.attention, ((1, 4, 1, 16), (1, 4, 30, 16), (1, 4, 30, 16))),
+    ],
+    ids=["group norm", "layer norm", "softmax", "convolution", "attention", "one query"],
+)
+def test_a_batch_of_one_has_sketches(fn: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) -> None:
+    program = trace(fn, tuple(spec(*s) for s in shapes), {}).program
+    for kernel in partition(program, True).kernels:
+        assert Ranking(normal_form(kernel), HERE, 2).sketches, [c.name for c in kernel.computes]
