@@ -28,12 +28,16 @@ _TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-9}  # by bytes of a float
 Call = Callable[[], object]
 
 
-def paired(calls: Mapping[str, Call], rounds: int, sample: float = 1e-3) -> dict[str, list[float]]:
-    """Seconds of one call: `rounds` samples of each, taken in turns; a short call is repeated within its sample."""
+def paired(calls: Mapping[str, Call], rounds: int, sample: float = 1e-3, rest: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of one call: `rounds` samples of each, taken in turns; a short call is repeated within its sample.
+    `rest`: seconds before each, in which threads of the one before, which wait for work and spin, go to sleep."""
     counts = {name: _count(call, sample) for name, call in calls.items()}
     out: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(rounds):
         for name in [*calls][n % len(calls) :] + [*calls][: n % len(calls)]:
+            if rest:
+                time.sleep(rest)
+                calls[name]()
             out[name].append(_sample(calls[name], counts[name]))
     return out
 

@@ -270,7 +270,7 @@ def run(given: argparse.Namespace) -> Iterator[Row]:
                 alone, inputs = autotune.kernel(c.bare[0], threads=given.threads), c.bare[1]
                 alone.tune(*inputs, budget=given.budget)
                 calls["bare"] = partial(alone, *inputs, out=alone(*inputs))
-            times = paired(calls, given.rounds)
+            times = paired(calls, given.rounds, rest=0.02 if given.threads > 1 else 0.0)
             medians = {name: median(t) for name, t in times.items()}
             against = min(c.peers, key=medians.__getitem__)
             row = Row(c.group, c.name, medians["ours"], min(times["ours"]),
