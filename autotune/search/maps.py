@@ -167,33 +167,30 @@ class MapSketch:
         name, axes = s.name, list(s.axes)
         if not axes:
             return Schedule()
-        cut = {axis: at for axis, at in self.cuts.items() if not (point["near"] and axis in self.choices)}
-        steps: list[Step] = [Segment(name, axis, at) for axis, at in cut.items()]
-        if point["near"]:
-            outer, inner = next(a for a in axes if a not in self.choices), [f"{a}.1" for a in self.choices]
-            steps.append(Reorder(name, (*(a for a in axes[:-1] if a not in self.choices), *self.choices, axes[-1])))
-            tiles = (*((a, s.extents[a]) for a in self.choices), (axes[-1], point["map"] * lanes))
-            steps += [Tile(name, tiles), *vectorized(name, f"{axes[-1]}.1", lanes)]
-            steps += [Unroll(name, a) for a in inner]
-        elif self.turned:
+        inside = self.choices if point["near"] else ()
+        steps: list[Step] = [Segment(name, axis, at) for axis, at in self.cuts.items() if axis not in inside]
+        if self.turned:
             steps += self._turn(self.turned, axes[-1], point)
             outer = next((a for a in axes if a not in (self.turned, axes[-1])), f"{self.turned}.0")
         else:
             if point["order"]:
                 axes = list(self.moved)
                 steps.append(Reorder(name, self.moved))
-            v, outer = axes[-1], axes[0]
-            if self.threads > 1 and len(axes) == 1:
+            *around, v = [a for a in axes if a not in inside]
+            if self.threads > 1 and not around:
                 block = -(-self._length // (4 * self.threads) // (4 * lanes)) * 4 * lanes or lanes
                 steps.append(Split(name, v, max(block, 4 * lanes)))
-                v, outer = f"{v}.1", f"{v}.0"
-            tiles = ((v, point["map"] * lanes),)
-            if point["rows"] > 1:
+                around, v = [f"{v}.0"], f"{v}.1"
+            outer = around[0] if around else v
+            tiles: tuple[tuple[str, int], ...] = ((v, point["map"] * lanes),)
+            if inside:
+                steps.append(Reorder(name, (*around, *inside, v)))
+                tiles = (*((a, s.extents[a]) for a in inside), *tiles)
+            elif point["rows"] > 1:
                 tiles = ((axes[-2], point["rows"]), *tiles)
                 outer = axes[0] if len(axes) > 2 else f"{axes[0]}.0"
             steps += [Tile(name, tiles), *vectorized(name, f"{v}.1", lanes)]
-            if point["rows"] > 1:
-                steps.append(Unroll(name, f"{axes[-2]}.1"))
+            steps += [Unroll(name, f"{a}.1") for a, _ in tiles[:-1]]
         if point["nt"]:
             steps.append(StoreHint(name))
         if self.threads > 1 and s.compute.points > 4096 * self.threads and (outer != axes[-1]):
