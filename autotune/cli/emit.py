@@ -42,6 +42,8 @@ void at_parallel(body *fn, void *context, int64_t count, int64_t chunk, int64_t 
     fn(context, 0, count, 0);
 }
 
+void at_awake(int64_t step) { (void)step; }
+
 void ENTRY(void **buffers, int64_t *strides, int64_t threads);
 
 /* Arrays are C-contiguous, and no output overlaps another array: COMMENT */

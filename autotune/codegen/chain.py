@@ -26,6 +26,8 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
     if total:
         lines.append(f"%memory = call ptr @at_scratch_acquire(i64 {total})")
     count = 0
+    lines += ["%several = icmp sgt i64 %threads, 1", "%step = zext i1 %several to i64"]
+    lines.append("call void @at_awake(i64 %step)")
     for n, k in enumerate(kernels):
         names = [b.name for b in k.inputs] + list(k.outputs)
         for at, name in enumerate(names):
@@ -50,7 +52,9 @@ def chain(program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str 
         lines.append(f"call void @kernel{n}(ptr %args, ptr %steps, i64 %threads)")
     if total:
         lines.append(f"call void @at_scratch_release(ptr %memory, i64 {total})")
+    lines += ["%back = sub i64 0, %step", "call void @at_awake(i64 %back)"]
     lines += ["ret void", "}", "declare ptr @at_scratch_acquire(i64)", "declare void @at_scratch_release(ptr, i64)"]
+    lines.append("declare void @at_awake(i64)")
     lines += [f"declare void @kernel{n}(ptr, ptr, i64)" for n in range(len(kernels))]
     return "\n".join(lines) + "\n"
 

@@ -32,6 +32,7 @@ class ObjectStore(Protocol):
 
 MAX_THREADS = 256
 _PLACES = ("sched_getcpu", "sched_getaffinity", "sched_setaffinity")
+PATIENCE = 100  # spins of that length while a call of several kernels goes on
 SPIN_SECONDS = 20e-6  # how long a thread without work polls before it sleeps; longer starves a busy machine
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}  # system call numbers
 
@@ -107,6 +108,7 @@ def at_reset(): return
 def at_pause(n): return
 def at_spin(n): return
 def at_workers(): return
+def at_awake(step): return
 """
 
 # state is [generation: 32 | threads: 16 | the caller sleeps: 1 | workers inside: 15]; threads is 0 while no job can be
@@ -115,7 +117,8 @@ def at_workers(): return
 # generation, the caller on the low half. A static block is claimed too, so that others do what a descheduled worker has
 # not begun. Where all cores are busy, Linux wakes a thread on the core of the one that wakes it: a worker that finds
 # itself on its caller's core (place) gives that core up, and so gets its share of another one. lock belongs to the one
-# caller that has the pool; every other one runs its range itself.
+# caller that has the pool; every other one runs its range itself. While a call of several kernels goes on (awake),
+# who waits polls a while longer before it sleeps: to be woken takes as long as a small kernel.
 _POOL = """
 state = 8
 lock = 8
@@ -126,6 +129,7 @@ taken = 8 * MAX
 started = 8
 limit = 8
 place = 8
+awake = 8
 
 def futex(word, operation, value):
     syscall(FUTEX, word, operation, value, 0, 0, 0)
@@ -181,6 +185,7 @@ def worker(w):
     avoided = 0 - 1
     slept = 0
     spin = load(limit)
+    patience = PATIENCE
     while 1:
         s = aload(state)
         generation = s >> 32
@@ -190,6 +195,11 @@ def worker(w):
                 pause()
                 spin -= 1
                 continue
+            if patience > 0 and aload(awake) != 0:
+                patience -= 1
+                spin = load(limit)
+                continue
+            patience = PATIENCE
             fetch_add(sleepers, 1)
             futex(state + 4, 128, last)
             fetch_add(sleepers, -1)
@@ -208,6 +218,7 @@ def worker(w):
                 futex(state, 129, 1)
             last = generation
             spin = load(limit)
+            patience = PATIENCE
 
 def start(need):
     thread = stack(8)
@@ -220,6 +231,8 @@ def start(need):
 def finish():
     fetch_and(state, -4294901761)
     spin = load(limit)
+    if aload(awake) != 0:
+        spin *= 10
     while aload(state) & 32767:
         if spin > 0:
             pause()
@@ -254,7 +267,13 @@ def at_parallel(fn, ctx, count, chunk, threads):
     finish()
     astore(lock, 0)
 
+def at_awake(step):
+    fetch_add(awake, step)
+    if step > 0 and aload(sleepers) != 0:
+        futex(state + 4, 129, 2147483647)
+
 def at_reset():
+    store(awake, 0)
     store(state, 0)
     store(sleepers, 0)
     store(started, 0)
@@ -335,7 +354,9 @@ def _source() -> tuple[str, bool]:
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine not in _FUTEX or sys.byteorder != "little":
         return _MEMORY + _SERIAL, False
-    pool = _POOL.replace("8 * MAX", str(8 * MAX_THREADS)).replace("MAX", str(MAX_THREADS))
+    pool = _POOL.replace("8 * MAX", str(8 * MAX_THREADS))
+    for name, value in {"MAX": MAX_THREADS, "PATIENCE": PATIENCE}.items():
+        pool = pool.replace(name, str(value))
     return _MEMORY + pool.replace("FUTEX", str(_FUTEX[machine])), True
 
 

@@ -51,6 +51,7 @@ def test_the_entry_calls_kernels_in_turn() -> None:
     program = trace(lambda x, u, v: (x @ u) @ v, (spec(6, 7), spec(7, 9), spec(9, 3)), {}).program
     parts = partition(program).kernels
     text = chain(program, parts)
+    assert text.count("call void @at_awake") == 2
     assert text.count("call void @kernel") == len(parts) == 2 and text.count("@at_scratch_acquire(i64") == 2
     machines = [Machine(k, next(choices(k, 1, 0))[1].schedule) for k in map(canonical_names, parts)]
     symbols = {f"kernel{n}": m.loaded.address for n, m in enumerate(machines)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_sleeping_workers_are_woken(pool: Runtime, code: jit.Loaded) -> None:
             assert (visits == 400).all()
     finally:
         pool.call("at_spin", module._spins(pool))
+
+
+@pytest.mark.parametrize("spins", [0, 1, None])
+def test_jobs_while_workers_are_kept_awake(pool: Runtime, code: jit.Loaded, spins: int | None) -> None:
+    """By calls inside of each other too, and by one that never ends."""
+    if spins is not None:
+        pool.call("at_spin", spins)
+    try:
+        for steps in ((1,), (1, 1, -1), (-1,)):
+            for step in steps:
+                pool.call("at_awake", step)
+            for count in (2, 64):
+                visits, _ = visit(pool, code.address, count, 1, 4, n=50)
+                assert (visits == 50).all()
+                time.sleep(0.01)  # longer than any patience: they sleep
+    finally:
+        pool.call("at_spin", module._spins(pool) if pool.parallel else 0)
 
 
 def test_another_thread_really_works(pool: Runtime, code: jit.Loaded) -> None:
