@@ -73,11 +73,12 @@ def ways(made: Any, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict
     return found
 
 
-def rounds(calls: Mapping[str, Call], count: int) -> dict[str, list[float]]:
-    """Seconds of every call in each round."""
+def rounds(calls: Mapping[str, Call], count: int, rest: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of every call in each round, `rest` seconds after the one before: its threads may poll for more work."""
     names, found = [*calls], {name: list[float]() for name in calls}
     for n in range(count):
         for name in names[n % len(names) :] + names[: n % len(names)]:
+            time.sleep(rest)
             start = time.perf_counter()
             calls[name]()
             found[name].append(time.perf_counter() - start)
@@ -112,7 +113,7 @@ def compare(name: str, given: argparse.Namespace) -> Row:
                 difference = float((found - exact).abs().max() / exact.abs().max())
                 same = bool((found.argmax(-1) == exact.argmax(-1)).all())
         rounds(calls, 3)
-        times = rounds(calls, given.rounds)
+        times = rounds(calls, given.rounds, 0.02 if given.threads > 1 else 0.0)
     share = coverage(made, *inputs, options={**options, "tune": given.tune}).share
     ratios = {
         way: statistics.median(a / b for a, b in zip(seconds, times["autotune"]))
