@@ -215,11 +215,16 @@ def _absorb(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute
 def _squeeze(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Compute]:
     """Drop the extents of one that keepdims leaves in intermediate arrays and no consumer reads along its own axis."""
     made = list(computes)
+    readers: dict[str, list[int]] = {}
+    for n, c in enumerate(made):
+        for name in {ld.buffer for ld in loads(c.body)}:
+            readers.setdefault(name, []).append(n)
     kept = {*outputs, *(source.buffer for c in made for source, *_ in gathers(c.body))}
     for n in reversed(range(len(made))):
         c = made[n]
         unit = [d for d, a in enumerate(c.axes) if a.extent == 1] if c.name not in kept else []
-        reads = [ld for later in made[n + 1 :] for ld in loads(later.body) if ld.buffer == c.name] if unit else []
+        mine = readers.get(c.name, []) if unit else []
+        reads = [ld for m in mine for ld in loads(made[m].body) if ld.buffer == c.name]
         gone = {d for d in unit if all(ld.index[d].is_const for ld in reads)}
         if gone:
             body = substitute(c.body, {c.axes[d].name: const(0) for d in gone})
@@ -229,7 +234,8 @@ def _squeeze(computes: Sequence[Compute], outputs: Sequence[str]) -> list[Comput
                 index = tuple(i for d, i in enumerate(ld.index) if d not in gone)
                 return Load(name, index, ld.dtype) if ld.buffer == name else ld
 
-            made[n + 1 :] = [replace(later, body=_reload(later.body, shorter)) for later in made[n + 1 :]]
+            for m in mine:
+                made[m] = replace(made[m], body=_reload(made[m].body, shorter))
     return made
 
 
