@@ -230,8 +230,10 @@ class Prepared:
                     code[digest] = self._code(job.program, done[digest].winner.schedule)
                 if done[digest].interrupted:
                     break
-            if failed is not None and not code:
-                raise failed
+            if failed is not None:
+                if not code:
+                    raise failed
+                warnings.warn(f"a kernel stays as it was: {failed}", stacklevel=2)
             before, self.outcomes = self.plan, done
             known = self._paired(done, start + total)
             self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))

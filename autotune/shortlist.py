@@ -110,9 +110,8 @@ def shortlists(
         try:
             tasks = [[pool.submit(_compiled, *row, spec, threads) for row in found] for found in proved]
             done = [[task.result() for task in row] for row in tasks]
-        except BaseException:
+        finally:  # where one fails, or the user interrupts, what has not begun never does
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
     return [(k, sorted(found, key=lambda row: row.order)) for k, found in zip(kernels, done)]
 
 

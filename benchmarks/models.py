@@ -73,22 +73,11 @@ def ways(made: Any, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict
     return found
 
 
-def rounds(calls: Mapping[str, Call], count: int, rest: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of every call in each round, `rest` seconds after the one before: its threads may poll for more work."""
-    names, found = [*calls], {name: list[float]() for name in calls}
-    for n in range(count):
-        for name in names[n % len(names) :] + names[: n % len(names)]:
-            time.sleep(rest)
-            start = time.perf_counter()
-            calls[name]()
-            found[name].append(time.perf_counter() - start)
-    return found
-
-
 def compare(name: str, given: argparse.Namespace) -> Row:
     """One row. A way that cannot be compiled here is left out, with a line that says why."""
     import torch
 
+    from autotune.peers import paired
     from autotune.plugins.torch import coverage
 
     torch.set_num_threads(given.threads)
@@ -112,8 +101,8 @@ def compare(name: str, given: argparse.Namespace) -> Row:
             if way == "autotune":
                 difference = float((found - exact).abs().max() / exact.abs().max())
                 same = bool((found.argmax(-1) == exact.argmax(-1)).all())
-        rounds(calls, 3)
-        times = rounds(calls, given.rounds, 0.02 if given.threads > 1 else 0.0)
+        paired(calls, 3, 0.0)
+        times = paired(calls, given.rounds, 0.0, 0.02 if given.threads > 1 else 0.0)
     share = coverage(made, *inputs, options={**options, "tune": given.tune}).share
     ratios = {
         way: statistics.median(a / b for a, b in zip(seconds, times["autotune"]))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from .affine import Affine, const
 from .bounds import lower, simplify, upper
 from .dtypes import BOOL
-from .expr import Const, Expr, Index, Load, Op, loads, walk
+from .expr import Const, Expr, Index, Load, Op, by_position, walk
 from .nest import Loop
 
 SELDOM = 8  # iterations: between remainders that wrap around more often nothing is gained
@@ -17,7 +17,7 @@ _COMPARED = ("lt", "le", "eq", "ne")
 
 def chooses(value: Expr) -> bool:
     """Whether positions alone select somewhere in a value."""
-    return any(isinstance(n, Op) and n.name == "where" and not loads(n.args[0]) for n in walk(value))
+    return any(map(by_position, walk(value)))
 
 
 def folded(value: Expr, loops: tuple[Loop, ...] = (), guards: tuple[Affine, ...] = ()) -> Expr:

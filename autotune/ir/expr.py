@@ -146,6 +146,11 @@ def loads(expr: Expr) -> tuple[Load, ...]:
     return tuple(found)
 
 
+def by_position(node: Expr) -> bool:
+    """A selection that positions alone decide."""
+    return isinstance(node, Op) and node.name == "where" and not loads(node.args[0])
+
+
 def transform(expr: Expr, fn: Callable[[Expr], Expr | None]) -> Expr:
     """Rebuild top down: where `fn` returns an expression it replaces the node and is not entered again."""
     new = fn(expr)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .affine import Affine, Atom, FloorDiv, var
 from .dtypes import DType
-from .expr import Const, Expr, Index, Load, Op, distinct, loads, substitute, transform, walk
+from .expr import Const, Expr, Index, Load, Op, by_position, distinct, loads, substitute, transform, walk
 
 INF = math.inf
 
@@ -199,9 +199,7 @@ def _longest(body: Expr) -> Expr:
         return body
 
     def branch(node: Expr) -> Expr | None:
-        if not isinstance(node, Op) or node.name != "where" or loads(node.args[0]):
-            return None
-        return max(map(_longest, node.args[1:]), key=_flops)
+        return max(map(_longest, node.args[1:]), key=_flops) if isinstance(node, Op) and by_position(node) else None
 
     return transform(body, branch)
 

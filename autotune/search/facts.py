@@ -142,6 +142,7 @@ def facts(program: TensorProgram) -> Facts:
 
 
 def described(c: Compute, buffers: Mapping[str, Buffer]) -> Stage:
+    """A Compute's accesses and operations, those of equal subexpressions once. `buffers`: by name, all that it uses."""
     written = loads(c.body)
     read = tuple(_access(n, buffers[ld.buffer], ld.index) for n, ld in enumerate(written))
     once = tuple(read[n] for n in {ld: n for n, ld in reversed([*enumerate(written)])}.values())

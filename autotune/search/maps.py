@@ -207,5 +207,3 @@ class MapSketch:
             Vectorize(name, f"{j}.1.1", lanes), Vectorize(name, f"{i}.1.1", lanes),
         ]  # fmt: skip
 
-
-__all__ = ["MapSketch", "Unroll"]

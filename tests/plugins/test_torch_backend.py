@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from autotune.plugins.torch import FallbackWarning, backend, coverage  # noqa: E402
+from tests.plugins.conftest import UNTUNED  # noqa: E402
 
 F: Any = torch.nn.functional
 Module: Any = torch.nn.Module
 ROOT = Path(__file__).parents[2]
-OPTIONS = {"tune": "off", "threads": 1}
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(function: Any, **options: Any) -> Any:
-    return torch.compile(function, backend=backend, options=OPTIONS, **{"dynamic": False, **options})
+    return torch.compile(function, backend=backend, options=UNTUNED, **{"dynamic": False, **options})
 
 
 def close(found: Any, expected: Any) -> None:
@@ -361,7 +353,7 @@ def test_a_wrong_option_is_named() -> None:
 
 def test_coverage() -> None:
     net, x = Net(), torch.randn(8, 6)
-    found = coverage(net, x, options=OPTIONS)
+    found = coverage(net, x, options=UNTUNED)
     assert 0 < found.share <= 1 and sum(found.kernels.values()) == found.kernel_seconds
     ours = {row.operation: row.count for row in found.rows if row.where == "kernel"}
     assert ours["addmm.default"] == 2 and ours["native_layer_norm.default"] == ours["gelu.default"] == 1
@@ -374,7 +366,7 @@ def test_coverage() -> None:
 def test_coverage_names_what_is_torchs() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
-        found = coverage(lambda x: torch.sort(x * 2)[0] + 1, torch.randn(3, 5), options=OPTIONS)
+        found = coverage(lambda x: torch.sort(x * 2)[0] + 1, torch.randn(3, 5), options=UNTUNED)
     rows = [row for row in found.rows if row.where == "torch"]
     assert [row.operation for row in rows] == ["sort.default"] and rows[0].reason == "no rule"
     assert rows[0].seconds and "no rule" in str(found)
@@ -389,7 +381,7 @@ def test_the_entry_point_is_the_backend() -> None:
 
 def test_the_name_is_known_where_the_package_is_installed_or_imported() -> None:
     x = torch.randn(3)
-    close(torch.compile(lambda x: x * 2, backend="autotune", options=OPTIONS)(x), x * 2)
+    close(torch.compile(lambda x: x * 2, backend="autotune", options=UNTUNED)(x), x * 2)
 
 
 def test_without_torch_the_message_says_what_to_install() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from autotune.plugins.torch import FallbackWarning, backend  # noqa: E402
+from tests.plugins.conftest import UNTUNED  # noqa: E402
 
 from .torch_cases import CASES, Case, tensors  # noqa: E402
 
-OPTIONS = {"tune": "off", "threads": 1}
 _POOL = {"max_pool2d_with_indices.default", "max_pool2d_with_indices_backward.default"}
 # What torch computes, by case. Everything else is ours, forward and backward.
 FALLBACKS = {
@@ -28,13 +27,6 @@ FALLBACKS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 def test_there_are_enough_cases_and_each_name_is_one() -> None:
     names = [name for name, _, _ in CASES]
     assert len(set(names)) == len(names) >= 100
@@ -44,7 +36,7 @@ def test_there_are_enough_cases_and_each_name_is_one() -> None:
 @pytest.mark.parametrize("case", CASES, ids=[name for name, _, _ in CASES])
 def test_as_torch_computes_it(case: Case) -> None:
     name, function, shapes = case
-    compiled = torch.compile(function, backend=backend, options=OPTIONS, fullgraph=True, dynamic=False)
+    compiled = torch.compile(function, backend=backend, options=UNTUNED, fullgraph=True, dynamic=False)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         found, found_gradients = _run(compiled, shapes)

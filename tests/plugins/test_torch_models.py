@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from autotune.plugins.torch import FallbackWarning, backend, coverage  # noqa: E402
+from tests.plugins.conftest import UNTUNED  # noqa: E402
 
 nn: Any = torch.nn
-OPTIONS = {"tune": "off", "threads": 1}
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture
@@ -76,9 +68,9 @@ def _same(model: Any, *inputs: Any) -> None:
     wide = copy.deepcopy(model).double()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
-        found = torch.compile(model, backend=backend, options=OPTIONS, dynamic=False)(*inputs)
+        found = torch.compile(model, backend=backend, options=UNTUNED, dynamic=False)(*inputs)
         exact = wide(*(x.double() if x.is_floating_point() else x for x in inputs))
-        assert not [row for row in coverage(model, *inputs, options=OPTIONS).rows if row.where == "torch"]
+        assert not [row for row in coverage(model, *inputs, options=UNTUNED).rows if row.where == "torch"]
     assert float((found - exact).abs().max() / exact.abs().max()) < 1e-5
     assert bool((found.argmax(1) == exact.argmax(1)).all())
 
@@ -98,7 +90,7 @@ def test_training_follows_torch(examples: Callable[[str], Any], make: Any) -> No
     theirs, losses = copy.deepcopy(ours), list[Any]()
     with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
-        for net, call in ((ours, torch.compile(ours, backend=backend, options=OPTIONS)), (theirs, theirs)):
+        for net, call in ((ours, torch.compile(ours, backend=backend, options=UNTUNED)), (theirs, theirs)):
             optimiser, curve = torch.optim.SGD(net.parameters(), 0.1), list[float]()
             for _ in range(200):
                 optimiser.zero_grad()

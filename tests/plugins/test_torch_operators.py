@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,14 +26,6 @@ def both(x: Any) -> Any:
 
 DENSE: Any = custom_op("autotune_tests::dense", autotune.kernel(dense, tune="off", threads=1))
 BOTH: Any = custom_op("autotune_tests::both", autotune.kernel(both, tune="off", threads=1), results=2)
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    yield
-    torch._dynamo.reset()
 
 
 def inputs() -> list[Any]:

@@ -32,11 +32,6 @@ def neither():
 """
 
 
-@pytest.fixture(autouse=True)
-def clean() -> None:
-    torch._dynamo.reset()
-
-
 @pytest.mark.usefixtures("place")
 def test_what_is_tuned_is_found_by_the_next_compilation() -> None:
     model, x = torch.nn.Linear(24, 32), torch.randn(8, 24)
