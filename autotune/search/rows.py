@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,12 @@ class RowsSketch:
             inner = s.compute.points / max(_product(s, self.rows), 1)
             v = self.rows[-1] if self.across else self.vector_axis(s) or ""
             cut = bool(cuts(s, s.axes))
-            loads = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            loads: Any = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            if s is self.last:
+                loads = loads - len(self.shared) * (1 - 1 / columns["block"])
             work = ((1 if cut else s.light) + 14 * s.heavy) / mach.fma_per_cycle
-            least = max(work, loads / mach.loads_per_cycle)
+            least = np.maximum(work, loads / mach.loads_per_cycle)
+            chain = 1e9 if self.across else inner / self.lanes * (s.light + 14 * s.heavy)
             if self.slides(s):
                 lines = columns["lines"].astype(float)
                 # Lines below each other share what windows of the one above have loaded.
@@ -117,10 +121,12 @@ class RowsSketch:
                 spilled = red * lines + red * 2 > self.spec.vector_registers
                 one, overhead = one * np.where(spilled, 3.0, 1.0), np.full_like(red, 8.0)
             elif s.is_reduction:
-                one = np.maximum(least, mach.fma_latency / red) + 2.0 / red
-                overhead = red * 2 + 25 + np.where(inner % (red * self.lanes) > 0, red * one, 0)
+                one = np.maximum(least, mach.latency(chain) / red) + 2.0 / red
+                # The end of one row's reduction runs beside the next row's beginning.
+                rest = np.where(inner % (red * self.lanes) > 0, red * one, 0)
+                overhead = red * 2 + 25 / np.minimum(columns["block"], 2) + rest
             else:
-                one = np.full_like(red, least) + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
+                one = least + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
                 overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)
             count = 1.0 if self.across else s.compute.points / max(inner, 1)
             compute = compute + (vectors * one + count * overhead) * mach.cycle
