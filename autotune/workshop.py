@@ -128,7 +128,7 @@ class Workshop:
             key = self.key(program)
             for found in self._stored(key):
                 here = found.record.key
-                if here.program != key.program and (self.options.frozen or not _near(here.extents, key.extents)):
+                if here.program != key.program and (self.options.frozen or not near(here.extents, key.extents)):
                     continue  # another shape's schedule is a guess, and a poor one from far away
                 try:
                     schedule = schedule_from_json(json.loads(found.record.schedule_json))
@@ -349,7 +349,7 @@ def _own_source(room: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its
     own."""
     return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))
