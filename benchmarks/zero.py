@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.search import regret
+from autotune.session import LIMIT
 
 HERE = Path(__file__).resolve().parent / "results" / "zero.json"
 SECONDS, ROUNDS = 3.0, 21
@@ -148,14 +149,14 @@ def judge(document: Mapping[str, Any], say: Callable[[str], object] = print) -> 
         if promise is None:
             continue
         kept += r <= promise.bound
-        promised += promise.bound <= regret.LIMIT
-        close += promise.bound <= regret.LIMIT and r <= regret.LIMIT
+        promised += promise.bound <= LIMIT
+        close += promise.bound <= LIMIT and r <= LIMIT
     out |= {"kept": kept / len(rows), "promised": promised, "close": close}
     say(f"promises kept, each made from the other cases: {kept} of {len(rows)} ({100 * kept / len(rows):.0f} %; "
         f"{100 * regret.CONFIDENCE:.0f} % stated)")  # fmt: skip
     if promised:
         share = f"{close} were ({100 * close / promised:.0f} %)"
-        say(f"promised within {100 * regret.LIMIT:.0f} %: {promised}, of which {share}")
+        say(f"promised within {100 * LIMIT:.0f} %: {promised}, of which {share}")
     return out
 
 

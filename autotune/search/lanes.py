@@ -15,9 +15,8 @@ from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Unroll
 from .facts import Facts, Stage
-from .machine import Machine
+from .machine import PAGE, Machine
 from .panel import MAX_STATEMENTS
-from .panel_model import PAGE
 from .sketch import Point, Priced, broken, grid, select, vectorized
 
 

@@ -12,6 +12,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.dtypes import DType
 from .sketch import Column
 
+PAGE = 4096  # bytes; rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WINDOW = 256  # instructions that a processor has begun and not ended
 
 

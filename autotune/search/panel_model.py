@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir.expr import HEAVY, Op, distinct, names
-from .machine import Machine
+from .machine import PAGE, Machine
 from .sketch import Column, Columns, select
 
 if TYPE_CHECKING:
     from ..ir.dots import Dot
     from .panel import PanelSketch
 
-PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself

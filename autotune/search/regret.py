@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 CONFIDENCE = 0.9
-LIMIT = 0.1  # `tune="auto"` runs a pick at once that is promised to be at most so much slower
 FEW = 9  # picks of a kind, below which nothing can be promised with that confidence
 FILE = Path(__file__).with_name("regret.json")
 ANY = "any"
