@@ -107,7 +107,8 @@ def chosen(given: dict[str, Any]) -> list[Case]:
 def ready(given: dict[str, Any], here: bool = True) -> Options:
     """The options in force. Raises DeviceError where the device must be `here` and is not."""
     from ..calibrate import ensure
-    from ..session import DEFAULT_BUDGET, session
+    from ..session import session
+    from ..tuning import DEFAULT_BUDGET
     from ..workshop import Workshop
 
     names = ("device", "threads", "cache", "budget", "trials", "strategy", "study")
@@ -226,16 +227,20 @@ def _listed(given: dict[str, Any], jobs: int | None, targets: str | None, top: i
 @click.option("--against", default="numpy,torch", show_default=True, help="Libraries to compare with.")
 @click.option("--fail-slower", "slower", metavar="5%", help="Exit 1 where a case is slower than a peer by more.")
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds of samples.")
-@click.option("--stability", type=click.IntRange(1), help="Not in this version.")
+@click.option("--stability", type=click.IntRange(2), metavar="N", help="Tune N times from an empty store; compare picks.")
 def bench(against: str, slower: str | None, rounds: int, stability: int | None, **given: Any) -> int:
     """Compare with NumPy and torch in paired, interleaved rounds; above 1 is faster than the peer.
 
-    A case whose winner is stored is not tuned again, unless --budget or --trials is given.
+    A case whose winner is stored is not tuned again, unless --budget or --trials is given. With --stability N each case
+    is tuned N times from an empty store, quiet and beside a noisy neighbour, and all picks are then compared.
     """
     from . import bench as benches
 
     if stability is not None:
-        raise UsageError("bench --stability is not in this version; --rounds raises the number of paired samples")
+        from .stable import bench_stability
+
+        todo = chosen(given)
+        return bench_stability(todo, ready(given), stability, slower, given)
     margin, todo = benches.margin(slower), chosen(given)
     peers = benches.peers(against, todo)
     options, again = ready(given), bool(given["budget"] or given["trials"])
