@@ -25,7 +25,7 @@ from .options import Options
 from .session import Session
 
 CONDITIONS = ("quiet", "noisy")
-PROCESSES, ROUNDS = 3, 35  # of the measurement afterwards: each process has its own luck with memory
+PROCESSES, LOOKS, ROUNDS = 3, 8, 5  # of the measurement afterwards; arrays lie elsewhere at each look
 MARGIN = 0.03  # a pick is slow where it takes so much longer than the best of all picks
 ALLOWED = 0.05  # of all tunes may end with a slow one
 _NEIGHBOUR = """
@@ -86,23 +86,25 @@ def tuned(program: TensorProgram, options: Options) -> tuple[Pick, int]:
 
 
 def compared(picks: Sequence[Pick], spec: DeviceSpec, threads: int) -> tuple[list[float], float]:
-    """Of each pick, its regret: the median over all rounds of its time over that of the fastest, less 1; and the fastest
-    one's seconds. A pick of several kernels takes the sum of their times. Raises MeasureError."""
+    """Of each pick, its regret: the median over all rounds of its time over that of the fastest, less 1; and the
+    fastest one's seconds. A pick of several kernels takes the sum of their times. Raises MeasureError."""
     distinct = {(k.digest, s.digest): (k, s) for pick in picks for k, s in pick}
-    policy = Policy(threads=threads, race=1e9)
+    policy = Policy(threads=threads, race=1e9, moved=True)
     samples: dict[tuple[str, str], list[float]] = {name: [] for name in distinct}
     for _ in range(PROCESSES):
         with WorkerClient(spec, threads) as worker:
             for program in dict.fromkeys(name[0] for name in distinct):
                 names = [name for name in distinct if name[0] == program]
-                built = worker.build([(distinct[n][0].canonical, distinct[n][1].to_json()) for n in names], check="none")
+                todo = [(distinct[name][0].canonical, distinct[name][1].to_json()) for name in names]
+                built = worker.build(todo, check="none")
                 if failed := [report for report in built if report.handle is None]:
                     raise MeasureError(f"a pick could not be built again: {failed[0].message}")
-                rows = worker.time([report.handle or 0 for report in built], policy, ROUNDS)
-                for name, row in zip(names, rows):
-                    if len(row.samples) < ROUNDS:
-                        raise MeasureError(f"a pick could not be timed again: {row.message or row.status}")
-                    samples[name] += row.samples
+                for _ in range(LOOKS):
+                    rows = worker.time([report.handle or 0 for report in built], policy, ROUNDS)
+                    for name, row in zip(names, rows):
+                        if len(row.samples) < ROUNDS:
+                            raise MeasureError(f"a pick could not be timed again: {row.message or row.status}")
+                        samples[name] += row.samples
     whole = [
         [sum(parts) for parts in zip(*(samples[k.digest, s.digest] for k, s in pick))] for pick in picks
     ]  # fmt: skip

@@ -88,8 +88,9 @@ def table(records: Sequence[Record], limit: float) -> str:
         for condition in (c for c in CONDITIONS if c in r):
             s = Stability(**r[condition])
             shares = [f"{100 * share:.1f} %" for share in (s.flips, s.slow, s.median_regret, s.worst_regret)]
-            rows.append([title, condition, str(s.tunes), str(s.picks), *shares, f"{s.trials:.0f}", duration(r["seconds"])])
+            counts = [title, condition, str(s.tunes), str(s.picks)]
+            rows.append([*counts, *shares, f"{s.trials:.0f}", duration(r["seconds"])])
     for condition, share in _slow(records).items():
-        notes.append(f"{condition}: {100 * share:.1f} % of all tunes picked what is slower than the best pick by more than"
-                     f" {100 * limit:g} %")  # fmt: skip
+        more = f"more than {100 * limit:g} % slower than the best pick"
+        notes.append(f"{condition}: {100 * share:.1f} % of all tunes picked what is {more}")
     return (aligned(HEADS, rows) if rows else "") + "".join(f"{note}\n" for note in notes)

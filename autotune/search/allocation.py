@@ -17,7 +17,7 @@ from ..ir.errors import MeasureError
 
 PRIOR = 0.2  # of a kernel's time, that the first batch is expected to gain
 MEMORY = 0.5  # how much of the expectation stays after each batch
-DECIDING, LOOKS, MOST = 0.15, 25, 0.4  # kept for run-offs: a share of the whole, or so many rounds, at most a share
+DECIDING, LOOKS, MOST = 0.25, 25, 0.4  # kept for run-offs: a share of the whole, or so many rounds, at most a share
 LEAST = 0.05  # of the whole: with less left nothing is begun that could be done without
 
 

@@ -2,7 +2,8 @@
 
 Knows handles and samples. Samples of one round are taken one after another, so that what disturbs the machine meets
 all of them: candidates are compared round by round. An interval is that of the sign test, from order statistics of the
-paired ratios; it assumes nothing of how times are distributed.
+paired ratios; it assumes nothing of how times are distributed. Arrays lie elsewhere at each look, so that nobody wins
+by their place.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Protocol
 from ..devices.records import Measurement, Policy, Status, median
 
 CONFIDENCE = 0.95  # of a claim, over all looks at the samples together
-LOOKS, ROUNDS, LEAST = 10, 10, 5  # at most; rounds before each; rounds below which nothing is claimed
+LOOKS, ROUNDS, LEAST = 16, 5, 5  # at most; rounds before each; rounds below which nothing is claimed
+TOUCHES = 3  # samples of each candidate that warming it up takes, at each look
 TIE = 0.01  # what is nearer than this is equally fast
+HOPELESS = 1.1  # one whose best round is so much slower than the median of the first is out, whatever is claimed
 
 
 class Timer(Protocol):
@@ -78,23 +81,22 @@ def run_off(
     Equally fast candidates: the one that is preferred. The `incumbent` (an index) is replaced only by what is faster
     with CONFIDENCE.
     """
-    calm = replace(policy, race=1e9)  # the intervals decide who stays
-    fitting = max((end - clock()) / max(one, 1e-9) - 2, LEAST)  # two more to warm up
-    looks = int(min(LOOKS, max(1, fitting // ROUNDS)))
-    rounds, risk = int(min(ROUNDS, fitting)), (1 - CONFIDENCE) / looks
+    how = replace(policy, race=1e9, moved=True)  # the intervals decide who stays
+    looks = int(min(LOOKS, max(1.0, (end - clock()) / max(one, 1e-9) / (ROUNDS + TOUCHES))))
+    risk = (1 - CONFIDENCE) / looks
     live = list(range(len(handles)))
     samples: list[list[float]] = [[] for _ in handles]
     parts: list[list[Measurement]] = [[] for _ in handles]
     for look in range(looks):
-        limit = max(end, clock() + 1.5 * (rounds + 2) * one) if not look else end
-        rows = dict(zip(live, timer.time([handles[i] for i in live], calm, rounds, limit)))
+        limit = max(end, clock() + 1.5 * (ROUNDS + TOUCHES) * one) if not look else end
+        rows = dict(zip(live, timer.time([handles[i] for i in live], how, ROUNDS, limit)))
         for i, row in rows.items():
             parts[i].append(row)
         live = [i for i in live if rows[i].ok and rows[i].samples]
         even = min((len(rows[i].samples) for i in live), default=0)
         for i in live:
             samples[i] += rows[i].samples[:even]
-        if even < rounds and look or not _open(live, samples, incumbent, risk) or clock() + rounds * one > end:
+        if even < ROUNDS or not _open(live, samples, incumbent, risk) or clock() >= end:
             break
     merged = tuple(_merged(s, p) for s, p in zip(samples, parts))
     known = [i for i, row in enumerate(merged) if row.ok]
@@ -104,12 +106,13 @@ def run_off(
 
 
 def _open(live: list[int], samples: Sequence[Sequence[float]], incumbent: int | None, risk: float) -> bool:
-    """Takes the slower ones out of `live`; is there still a question?"""
+    """Takes the slower ones out of `live`, the incumbent only by a claim; is there still a question?"""
     if not live:
         return False
     first = min(live, key=lambda i: median(samples[i]))
     against = {i: interval((a / b for a, b in zip(samples[i], samples[first])), risk) for i in live if i != first}
-    live[:] = [i for i in live if i == first or against[i].low <= 1]
+    limit = HOPELESS * median(samples[first])
+    live[:] = [i for i in live if i == first or against[i].low <= 1 and (i == incumbent or min(samples[i]) <= limit)]
     undecided = [r for i, r in against.items() if i in live]
     return any(r.high > 1 + TIE or r.low < 1 / (1 + TIE) for r in undecided)
 

@@ -25,7 +25,7 @@ from .strategies import Strategy, Told
 
 BATCH = 6
 IDLE = 50  # batches without anything new, after which a strategy has no more to say
-FINALISTS = 6  # at most, beside the default
+FINALISTS = 5  # at most, beside the default
 CLOSE = 1.08  # a finalist is within so much of the best
 FIRST_BYTE = 4e-8  # seconds a byte of arrays that are made, filled, run on and compared for the first time
 

@@ -56,11 +56,12 @@ def test_the_curve_over_time() -> None:
 
 def test_pruning_is_found_out() -> None:
     space = made()
-    found = pruning(space)
+    ratio, rule, left_out = pruning(space)
     out = [s for row, s in space.seconds.items() if space.why(row)]
-    assert found.left_out == len(out) > 0 and found.ratio == pytest.approx(min(out) / space.optimum)
-    assert found.rule == "slow-tile"
-    assert pruning(made("gemv")).left_out == 0 and pruning(made("gemv")).ratio == float("inf")
+    assert left_out == len(out) > 0 and ratio == pytest.approx(min(out) / space.optimum)
+    assert rule == "slow-tile" and space.pruned()[rule][1] == ratio
+    assert sum(count for count, _ in space.pruned().values()) == left_out
+    assert pruning(made("gemv")) == (float("inf"), "", 0)
 
 
 def test_judgement() -> None:
