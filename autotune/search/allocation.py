@@ -2,8 +2,9 @@
 to save most.
 
 Knows shares and the clock, nothing of candidates. A kernel's expected saving is its weight x its time x the share of it
-that a batch is expected to gain, over what a batch costs; the gain is that of its last batches, the latest counting
-most. Before the first batch all kernels are thought to gain alike.
+that a batch is expected to gain, over what a batch costs. After n batches that is what they have gained together over
+(n + 1)^2: the mean gain, which falls as one over n in a search that finds its records by chance. Before the first batch
+all kernels are thought to gain alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Generic, Protocol, TypeVar
 from ..ir.errors import MeasureError
 
 PRIOR = 0.2  # of a kernel's time, that the first batch is expected to gain
-MEMORY = 0.5  # how much of the expectation stays after each batch
 DECIDING, LOOKS, MOST = 0.25, 25, 0.4  # kept for run-offs: a share of the whole, or so many rounds, at most a share
 LEAST = 0.05  # of the whole: with less left nothing is begun that could be done without
 
@@ -49,7 +49,8 @@ class Share(Generic[T]):
     expected: float = 1e-6
     tuning: T | None = None
     failed: MeasureError | None = None
-    gain: float = PRIOR
+    gained: float = PRIOR
+    batches: int = 0
     cost: float = 0.0
     open: bool = True
 
@@ -59,13 +60,18 @@ class Share(Generic[T]):
         best = self.tuning.best if self.tuning else math.inf
         return self.weight * (best if best < math.inf else self.expected)
 
+    @property
+    def saving(self) -> float:
+        """Seconds of each call that the next batch is expected to save."""
+        return self.seconds * self.gained / (self.batches + 1) ** 2
+
     def batch(self, until: float, clock: Callable[[], float]) -> None:
         assert self.tuning is not None
         before, start = self.tuning.best, clock()
         self.open = self.tuning.more(until)
         self.cost = max(clock() - start, 1e-6)
-        gained = math.log(before / self.tuning.best) if before < math.inf else 0.0
-        self.gain = MEMORY * self.gain + (1 - MEMORY) * max(gained, 0.0)
+        self.batches += 1
+        self.gained += math.log(before / self.tuning.best) if before < math.inf else 0.0
 
 
 def tune_all(shares: Sequence[Share[T]], start: float, deadline: float, clock: Callable[[], float]) -> bool:
@@ -86,7 +92,7 @@ def tune_all(shares: Sequence[Share[T]], start: float, deadline: float, clock: C
             until = deadline - _kept(begun, whole)
             if clock() >= until:
                 break
-            best = max(waiting, key=lambda s: s.seconds * s.gain / (s.cost or _usual(waiting)))
+            best = max(waiting, key=lambda s: s.saving / (s.cost or _usual(waiting)))
             best.batch(until, clock)
         for n, share in enumerate(begun):
             assert share.tuning is not None

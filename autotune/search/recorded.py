@@ -242,7 +242,7 @@ class Simulated:
             if self.now < end:
                 self.now += self._built[h].seconds + self._sample(h, policy)
                 samples[h] = []
-        live = self._raced(live, samples, FIRST_CUT)
+        live = self._raced(live, samples, max(FIRST_CUT, policy.race))
         for done in range(rounds):
             if self.now + sum(self._sample(h, policy) for h in live) > end:
                 break

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
-from autotune.devices.records import Policy
+from autotune.devices.records import Policy, Status
 from autotune.ir.errors import MeasureError
 from autotune.search.allocation import Share, tune_all
 from autotune.search.recorded import Simulated, Space
@@ -72,7 +74,7 @@ def test_the_heavy_kernel_gets_more() -> None:
 
 def test_what_gains_nothing_gives_place() -> None:
     clock = Clock()
-    stuck, falls = Curve("stuck", clock, [3e-4] * 200), Curve("falls", clock, falling(1e-4, 0.95))
+    stuck, falls = Curve("stuck", clock, [1e-4] * 200), Curve("falls", clock, falling(1e-4, 0.95))
     few, many = spend(clock, (stuck, 1), (falls, 1))
     assert 0 < few < many
     clock = Clock()
@@ -84,7 +86,7 @@ def test_slow_batches_have_to_gain_more() -> None:
     clock = Clock()
     cheap, dear = Curve("cheap", clock, falling(1e-4, 0.97)), Curve("dear", clock, falling(1e-4, 0.97), cost=0.8)
     many, few = spend(clock, (cheap, 1), (dear, 1))
-    assert many > 5 * few >= 5
+    assert many > 2 * few >= 2
 
 
 def test_one_that_has_nothing_more_leaves_its_time_to_others() -> None:
@@ -140,7 +142,7 @@ class OnOneClock(Simulated):
         super().__init__(space)
 
     @property
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self.shared.now
 
     @now.setter
@@ -148,38 +150,47 @@ class OnOneClock(Simulated):
         self.shared.now = value or self.shared.now
 
 
-KERNELS = (("square", 12.0), ("linear", 1.0), ("attention", 4.0), ("dense", 1.0))
+KERNELS = ("square", "linear", "attention", "dense", "softmax", "gemv")
 
 
-def tuner(name: str, clock: Clock, deadline: float) -> tuple[Tuner, Any]:
+def tuner(name: str, clock: Clock, deadline: float, seed: int) -> tuple[Tuner, Any]:
+    """A search that begins somewhere, and where that is."""
     space = made(name)
-    strategy = make("random", space.ranking, seed=4)
-    tuner = Tuner(space.ranking, None, OnOneClock(space, clock), Policy(), deadline, None, strategy, clock=clock)
-    slow = sorted(row for row in space.seconds if row[0] >= 0 and not space.why(row))[0]
-    return tuner, space.whole.candidate(*slow, "random")
+    rows = [(n, at) for n, p in enumerate(space.ranking.priced) for at in range(len(p.seconds))]
+    order = [rows[int(i)] for i in np.random.default_rng(seed).permutation(len(rows))]
+    some = (space.ranking.candidate(sketch, at, "random") for sketch, at in order)
+    default = next(c for c in some if (r := space.of(c)) is not None and r.status is Status.OK)
+    strategy = make("random", space.ranking, seed=seed)
+    measurer = OnOneClock(space, clock)
+    return Tuner(space.ranking, None, measurer, Policy(), deadline, None, strategy, clock=clock), default
 
 
-def together(budget: float) -> float:
+def together(weights: Sequence[float], budget: float, seed: int) -> float:
     """Seconds of all kernels, as often as they run, after one budget for all."""
     clock, shares = Clock(), list[Share[Tuner]]()
-    for name, weight in KERNELS:
-        made_, default = tuner(name, clock, budget)
-        shares.append(Share(lambda t=made_, d=default: t.begin(d, None, budget), weight))
+    for name, weight in zip(KERNELS, weights):
+        one, default = tuner(name, clock, budget, seed)
+        shares.append(Share(partial(one.begin, default, None, budget), weight))
     tune_all(shares, 0.0, budget, clock)
     assert clock.now <= budget
     return sum(s.weight * s.tuning.outcome().seconds for s in shares if s.tuning)
 
 
-def evenly(budget: float) -> float:
+def evenly(weights: Sequence[float], budget: float, seed: int) -> float:
     """The same where each has its own part of the budget."""
     whole = 0.0
-    for name, weight in KERNELS:
+    for name, weight in zip(KERNELS, weights):
         clock = Clock()
-        one, default = tuner(name, clock, budget / len(KERNELS))
+        one, default = tuner(name, clock, budget / len(KERNELS), seed)
         whole += weight * one.run(default).seconds
     return whole
 
 
-@pytest.mark.parametrize("budget", [2.0, 4.0, 8.0])
+@pytest.mark.parametrize("budget", [3.0, 6.0])
 def test_it_is_better_than_even_shares(budget: float) -> None:
-    assert together(budget) <= evenly(budget) and together(budget) == together(budget) < math.inf
+    """On average, and by more where the budget is short; and it is the same each time."""
+    weights = [(1, 30, 1, 1, 1, 1), (1, 3, 10, 3, 30, 100), (10, 3, 1, 100, 30, 1)]
+    cases = [(w, budget, seed) for w in weights for seed in range(4)]
+    ratios = [together(*case) / evenly(*case) for case in cases]
+    assert math.prod(ratios) ** (1 / len(ratios)) < (0.97 if budget < 5 else 0.99)
+    assert together(*cases[0]) == together(*cases[0])
