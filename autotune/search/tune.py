@@ -20,7 +20,7 @@ from ..ir.errors import MeasureError
 from ..ir.schedule import Schedule
 from .allocation import Share, tune_all
 from .ranking import Candidate, Ranking
-from .runoff import Interval, paired, run_off
+from .runoff import ROUNDS, TOUCHES, Interval, paired, run_off
 from .strategies import Strategy, Told
 
 BATCH = 6
@@ -129,7 +129,10 @@ class Tuner:
     @property
     def round_seconds(self) -> float:
         """What a round of the run-off takes."""
-        return sum(max(self.state.seconds[d], self.policy.sample_seconds) for d in self._finalists())
+        return self._round(self._finalists())
+
+    def _round(self, digests: Sequence[str]) -> float:
+        return sum(max(self.state.seconds[d], self.policy.sample_seconds) for d in digests)
 
     def begin(self, default: Candidate, incumbent: Candidate | None, until: float) -> Tuner:
         """Measure the default, and beside it the `incumbent`: the best that is known of from before."""
@@ -247,16 +250,18 @@ class Tuner:
         return sorted(chosen, key=preferred)
 
     def decide(self, deadline: float) -> None:
-        """The run-off, within `deadline`."""
-        st = self.state
+        """The run-off, within `deadline`: of as many as there is time for, of the default and the best at least."""
+        st, old = self.state, self.default.schedule.digest
         digests = [d for d in self._finalists() if d in st.handles or self._build(st.candidates[d], deadline)]
-        if not digests:
+        while len(digests) > 2 and (TOUCHES + ROUNDS) * self._round(digests) > deadline - self.clock():
+            digests.remove(max((d for d in digests if d != old), key=st.seconds.__getitem__))
+        if len(digests) < 2:
             return
-        base = digests.index(d) if (d := self.default.schedule.digest) in digests else None
-        one = sum(max(st.seconds[d], self.policy.sample_seconds) for d in digests)
+        base = digests.index(old) if old in digests else None
         verdict = run_off(
-            self.measurer, [st.handles[d] for d in digests], base, self.policy, one, deadline, self.clock
-        )
+            self.measurer, [st.handles[d] for d in digests], base, self.policy, self._round(digests), deadline,
+            self.clock,
+        )  # fmt: skip
         if verdict.winner is None:
             return
         st.winner, won = st.candidates[digests[verdict.winner]], verdict.rows[verdict.winner]

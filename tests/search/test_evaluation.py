@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -14,7 +16,7 @@ from autotune.search.correction import predictions
 from autotune.search.metrics import expected, pairwise, peak
 from autotune.search.recorded import load
 from benchmarks import search
-from benchmarks.search import BLIND, FOREVER, Run, curve, judge, pruning
+from benchmarks.search import BLIND, FOREVER, NEAR, Run, curve, judge, pruning
 from tests.search.spaces import made
 
 STORED = sorted(search.HERE.glob("*.json.xz"))
@@ -88,6 +90,21 @@ def test_stored_spaces(path: Path) -> None:
     assert 0 < peak(predicted, measured, 5) <= 1 and 0 <= pairwise(predicted, measured) <= 1
     run = search.search(space, "default", 0, trials=30)
     assert run.after(30) <= float(np.median(measured)) < FOREVER
+
+
+def test_what_rules_left_out_of_stored_spaces(golden: Callable[[str, str], None]) -> None:
+    """How many recorded points each rule of thumb leaves out, and how many failed; and no rule leaves out a point that
+    is better than all others by more than what noise explains."""
+    rows, lost = [], list[str]()
+    for path in STORED:
+        space = load(path)
+        counts = [f"{count} {rule}" for rule, (count, _) in sorted(space.pruned().items())]
+        failed = Counter(str(r.status) for r in space.results.values() if r.status is not Status.OK)
+        counts += [f"{count} {status}" for status, count in sorted(failed.items())]
+        rows.append(f"{space.name}: {len(space.results)} points; {', '.join(counts) or 'none'}")
+        lost += [f"{space.name}: {rule}" for rule, (_, best) in space.pruned().items() if best < 1 / NEAR]
+    golden("search/left_out.txt", "\n".join(rows) + "\n")
+    assert lost == []
 
 
 def test_stored_spaces_are_small() -> None:
