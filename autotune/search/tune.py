@@ -136,8 +136,10 @@ class Tuner:
 
     def begin(self, default: Candidate, incumbent: Candidate | None, until: float) -> Tuner:
         """Measure the default, and beside it the `incumbent`: the best that is known of from before."""
-        self.default, self.incumbent = default, incumbent or default
-        first = [default] if incumbent is None else [default, incumbent]
+        if incumbent is None or incumbent.schedule.digest == default.schedule.digest:
+            incumbent = default
+        self.default, self.incumbent = default, incumbent
+        first = [*{c.schedule.digest: c for c in (default, incumbent)}.values()]
         self._tell(self._measure(first, until, again=True))
         now = self.state.seconds
         for d in (c.schedule.digest for c in first):
@@ -236,11 +238,11 @@ class Tuner:
     # ---- deciding ----
 
     def _finalists(self) -> list[str]:
-        """The best few, the default and the incumbent, in the order of preference between equals: what runs now, what
-        is known to be good, what the model likes best, what has fewer steps."""
+        """The best few, the incumbent and the default, in the order of preference between equals: what won before, what
+        runs without a search, what the model likes best, what has fewer steps."""
         st = self.state
         close = [d for d in sorted(st.seconds, key=st.seconds.__getitem__) if st.seconds[d] <= CLOSE * self.best]
-        old = [c.schedule.digest for c in (self.default, self.incumbent)]
+        old = [c.schedule.digest for c in (self.incumbent, self.default)]
         chosen = {d for d in (*close[:FINALISTS], *old) if d in st.seconds}
 
         def preferred(digest: str) -> tuple[bool, bool, float, int]:
@@ -250,23 +252,23 @@ class Tuner:
         return sorted(chosen, key=preferred)
 
     def decide(self, deadline: float) -> None:
-        """The run-off, within `deadline`: of as many as there is time for, of the default and the best at least."""
-        st, old = self.state, self.default.schedule.digest
+        """The run-off, within `deadline`: of as many as there is time for, of what won before and the best at least."""
+        st, old = self.state, self.incumbent.schedule.digest
         digests = [d for d in self._finalists() if d in st.handles or self._build(st.candidates[d], deadline)]
         while len(digests) > 2 and (TOUCHES + ROUNDS) * self._round(digests) > deadline - self.clock():
             digests.remove(max((d for d in digests if d != old), key=st.seconds.__getitem__))
         if len(digests) < 2:
             return
-        base = digests.index(old) if old in digests else None
         verdict = run_off(
-            self.measurer, [st.handles[d] for d in digests], base, self.policy, self._round(digests), deadline,
-            self.clock,
+            self.measurer, [st.handles[d] for d in digests], digests.index(old) if old in digests else None,
+            self.policy, self._round(digests), deadline, self.clock,
         )  # fmt: skip
         if verdict.winner is None:
             return
         st.winner, won = st.candidates[digests[verdict.winner]], verdict.rows[verdict.winner]
-        if base is not None and base != verdict.winner:
-            st.claim = paired(won, verdict.rows[base], verdict.risk)
+        plain = dict(zip(digests, verdict.rows)).get(self.default.schedule.digest)
+        if plain is not None and plain.ok and st.winner is not self.default:
+            st.claim = paired(won, plain, verdict.risk)
         finals = [(st.candidates[d], row) for d, row in zip(digests, verdict.rows) if row.ok and row.samples]
         st.finals = sorted(finals, key=lambda f: (f[0] is not st.winner, f[1].seconds))
 
@@ -280,7 +282,8 @@ class Tuner:
         winner, times = st.winner, {c.schedule.digest: row.seconds for c, row in st.finals}
         if winner is None:  # no run-off: nothing is faster for sure, unless the default has no time at all
             best = min(st.seconds, key=st.seconds.__getitem__)
-            winner, times = (self.default if old in st.seconds else st.candidates[best]), st.seconds
+            before = next((c for c in (self.incumbent, self.default) if c.schedule.digest in st.seconds), None)
+            winner, times = before or st.candidates[best], st.seconds
         seconds = times[winner.schedule.digest]
         base = seconds / st.claim.middle if st.claim else times.get(old, st.seconds.get(old, math.inf))
         rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
