@@ -7,15 +7,15 @@ proofs and measurements; must not know how they are shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .codegen import build
-from .devices.records import Policy, Status
+from .devices.records import Measurement, Policy, Status
 from .ir.equiv import prove
-from .ir.errors import AutotuneError
+from .ir.errors import AutotuneError, MeasureError
 from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .search.ranking import Ranking
@@ -63,11 +63,10 @@ def counterfactual(shop: Workshop, program: TensorProgram, schedule: Schedule) -
     points = searched.size  # which prices all points
     whole = Ranking(program, shop.spec, shop.threads, pruned=False, correction=shop.correction)
     at = _place(whole, schedule)
-    found = dict(_points(whole, *at)) if at is not None else {}
-    for n in range(len(schedule.steps)):
+    found = list(_points(whole, *at)) if at is not None else []
+    for n, step in enumerate(schedule.steps):
         less = Schedule(schedule.steps[:n] + schedule.steps[n + 1 :])
-        found.setdefault(less, Flip("step", str(schedule.steps[n]), "left out"))
-    found.pop(schedule, None)
+        found.append((less, Flip("step", str(step), "left out")))
     thumb = {str(rule) for p in whole.priced if p.why is not None for rule in set(p.why.tolist()) if rule}
     return Counterfactual(
         whole.sketches[at[0]].name if at is not None else "", points, dict(sorted(searched.rejected.items())),
@@ -85,19 +84,26 @@ def _place(whole: Ranking, schedule: Schedule) -> tuple[int, int] | None:
 
 
 def _points(whole: Ranking, sketch: int, row: int) -> Iterator[tuple[Schedule, Flip]]:
-    """Points that differ in one hole alone, and the best of each other sketch."""
+    """For each hole the points that differ in it alone, or, where there are none, the best of those that differ in as
+    little else as can be; and the best of each other sketch."""
     priced = whole.priced[sketch]
     holes = list(priced.columns)
     table = np.stack(list(priced.columns.values()), axis=1) if holes else np.zeros((1, 0), np.int64)
     base = float(priced.seconds[row])
     for hole, name in enumerate(holes):
-        same = (np.delete(table, hole, axis=1) == np.delete(table[row], hole)).all(axis=1)
-        others = [int(r) for r in np.flatnonzero(same) if r != row]
         values = sorted(set(table[:, hole].tolist()))
+        if len(values) < 2:
+            continue
         place = values.index(int(table[row, hole]))
+        apart = np.where(table[:, hole] != table[row, hole], (table != table[row]).sum(axis=1), len(holes) + 1)
+        others = [int(r) for r in np.flatnonzero(apart == apart.min())]
+        if apart.min() > 1:
+            others = [min(others, key=lambda r: float(priced.seconds[r]))]
         near = sorted(others, key=lambda r: abs(values.index(int(table[r, hole])) - place))[:VALUES]
         for other in sorted(near, key=lambda r: int(table[r, hole])):
-            flip = Flip(name, str(table[row, hole]), str(table[other, hole]), float(priced.seconds[other]) / base)
+            more = [f"{n}={v}" for n, v, old in zip(holes, table[other], table[row]) if n != name and v != old]
+            label = f"{table[other, hole]}{', ' * bool(more)}{', '.join(more)}"
+            flip = Flip(name, str(table[row, hole]), label, float(priced.seconds[other]) / base)
             yield whole.candidate(sketch, other, "flip").schedule, replace(flip, rule=_rule(whole, sketch, other))
     for n, p in enumerate(whole.priced):
         if n != sketch and len(p.seconds):
@@ -112,41 +118,47 @@ def _rule(whole: Ranking, sketch: int, row: int) -> str:
 
 
 def _measured(
-    shop: Workshop, program: TensorProgram, schedule: Schedule, found: dict[Schedule, Flip]
+    shop: Workshop, program: TensorProgram, schedule: Schedule, found: Sequence[tuple[Schedule, Flip]]
 ) -> tuple[Flip, ...]:  # fmt: skip
-    """The flips with what became of them; those that fail a proof are not built."""
-    flips = {other: _proved(shop, program, other, flip) for other, flip in found.items()}
+    """The flips with what became of them; what fails a proof is not built."""
+    ends = {other: _proved(shop, program, other) for other, _ in found}
     worker = shop.owner.worker(shop.spec, shop.threads, shop.options)
     worker.wait()
     end = time.monotonic() + SECONDS
     policy = Policy(threads=shop.threads, race=HOPELESS, rounds=ROUNDS)
-    todo = [other for other, flip in flips.items() if flip.status is Status.OK]
+    todo = [other for other, known in ends.items() if known.status is Status.OK]
     for n in range(0, len(todo), GROUP):
         some = [schedule, *todo[n : n + GROUP]]
         built = worker.build([(program.canonical, s.to_json()) for s in some], end)
-        handles = {s: r.handle for s, r in zip(some, built) if r.handle is not None}
-        for s, r in zip(some[1:], built[1:]):
-            if not r.ok:
-                flips[s] = replace(flips[s], status=r.status, message=r.message)
-        rows = dict(zip(handles, worker.time([*handles.values()], policy, ROUNDS, end)))
-        worker.drop(handles.values())
-        for s, row in rows.items():
-            if s == schedule:
-                continue
-            base = rows.get(schedule)
-            if row.ok and base is not None and base.ok:
-                flips[s] = replace(flips[s], measured=paired(row, base))
-            else:
-                flips[s] = replace(flips[s], status=row.status, message=row.message)
-    return tuple(flips.values())
+        handles = [r.handle for r in built if r.handle is not None]
+        timed = iter(worker.time(handles, policy, ROUNDS, end))
+        worker.drop(handles)
+        rows = [next(timed) if r.handle is not None else Measurement(status=r.status, message=r.message) for r in built]
+        if not rows[0].ok:
+            raise MeasureError(f"the chosen schedule cannot be measured: {rows[0].message}")
+        for other, row in zip(some[1:], rows[1:]):
+            ends[other] = _End(row.status, row.message, paired(row, rows[0]) if row.ok else None)
+    return tuple(
+        replace(flip, status=ends[other].status, message=ends[other].message, measured=ends[other].measured)
+        for other, flip in found
+    )
 
 
-def _proved(shop: Workshop, program: TensorProgram, schedule: Schedule, flip: Flip) -> Flip:
+@dataclass(frozen=True)
+class _End:
+    """What became of a schedule."""
+
+    status: Status = Status.OK
+    message: str = ""
+    measured: Interval | None = None
+
+
+def _proved(shop: Workshop, program: TensorProgram, schedule: Schedule) -> _End:
     status = Status.CONSTRAINTS
     try:
         nest = build.plan(program, schedule, shop.spec)
         status = Status.CORRECTNESS
         prove(program, schedule, nest)
     except AutotuneError as error:
-        return replace(flip, status=status, message=str(error))
-    return flip
+        return _End(status, str(error))
+    return _End()

@@ -107,9 +107,12 @@ def test_a_search_that_has_come_to_its_end_measures_the_run_off(
     built.clear()
     prepared.tune()
     after = outcome(prepared)
-    assert digests(after.trials) <= {before.default.schedule.digest, before.winner.schedule.digest}
+    noisy = {t.candidate.schedule.digest for t in before.trials if t.measurement.noisy}
+    noisy |= {c.schedule.digest for c, row in before.finals if row.noisy}
+    assert digests(after.trials) - noisy <= {before.default.schedule.digest, before.winner.schedule.digest}
     assert digests(after.reused) | digests(after.trials) == digests(before.trials)
-    assert set(built) == {str(c.schedule.to_json()) for c, _ in after.finals} and len(built) == len(after.finals)
+    more = {str(c.schedule.to_json()) for c, _ in after.finals}
+    assert more <= set(built) and len(built) == len(set(built)) <= len(more) + len(noisy)
 
 
 def test_a_kernel_of_two_programs_is_tuned_once(session: Session, options: Options, built: list[str]) -> None:
