@@ -76,7 +76,7 @@ def tuned(program: TensorProgram, options: Options) -> tuple[Pick, int]:
     session = Session()
     try:
         with TemporaryDirectory(prefix="autotune-") as empty:
-            alone = replace(options, cache="readwrite", cache_dir=empty, frozen=False, tune="cached")
+            alone = replace(options, cache="readwrite", cache_dir=empty, frozen=False, tune="cached", study=None)
             prepared = session.prepare(program, alone)
             session.worker(prepared.workshop.spec, prepared.threads, alone).wait()  # no budget pays for its start
             result = prepared.tune()

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from ..ir.errors import MeasureError
 
 PRIOR = 0.2  # of a kernel's time, that the first batch is expected to gain
-DECIDING, LOOKS, MOST = 0.25, 25, 0.4  # kept for run-offs: a share of the whole, or so many rounds, at most a share
+DECIDING, LOOKS, MOST = 0.3, 25, 0.4  # kept for run-offs: a share of the whole, or so many rounds, at most a share
 LEAST = 0.05  # of the whole: with less left nothing is begun that could be done without
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from ..devices.records import Measurement, Policy, Status, median
 
 CONFIDENCE = 0.95  # of a claim, over all looks at the samples together
+EARLY = 0.4  # of the risk is for the looks before the last one
 LOOKS, ROUNDS, LEAST = 16, 5, 5  # at most; rounds before each; rounds below which nothing is claimed
 TOUCHES = 3  # samples of each candidate that warming it up takes, at each look
 TIE = 0.01  # what is nearer than this is equally fast
@@ -63,7 +64,7 @@ def paired(a: Measurement, b: Measurement, risk: float = 1 - CONFIDENCE) -> Inte
 @dataclass(frozen=True)
 class Verdict:
     """A run-off's end. `rows`: a measurement of each handle, in their order; `winner` and `first`: indices of what to
-    take and of the fastest; `risk`: that of each comparison, so that all looks together keep CONFIDENCE."""
+    take and of the fastest; `risk`: that of its comparisons, so that all looks together keep CONFIDENCE."""
 
     rows: tuple[Measurement, ...]
     winner: int | None
@@ -83,7 +84,9 @@ def run_off(
     """
     how = replace(policy, race=1e9, moved=True)  # the intervals decide who stays
     looks = int(min(LOOKS, max(1.0, (end - clock()) / max(one, 1e-9) / (ROUNDS + TOUCHES))))
-    risk = (1 - CONFIDENCE) / looks
+    whole = 1 - CONFIDENCE
+    early, last = (EARLY * whole / looks, (1 - EARLY) * whole) if looks > 1 else (whole, whole)
+    risk = last
     live = list(range(len(handles)))
     samples: list[list[float]] = [[] for _ in handles]
     parts: list[list[Measurement]] = [[] for _ in handles]
@@ -96,7 +99,11 @@ def run_off(
         even = min((len(rows[i].samples) for i in live), default=0)
         for i in live:
             samples[i] += rows[i].samples[:even]
-        if even < ROUNDS or not _open(live, samples, incumbent, risk) or clock() >= end:
+        late = even < ROUNDS or look == looks - 1 or clock() >= end
+        if not _open(live, samples, incumbent, last if late else early):
+            risk = last if late else early
+            break
+        if late:
             break
     merged = tuple(_merged(s, p) for s, p in zip(samples, parts))
     known = [i for i, row in enumerate(merged) if row.ok]
