@@ -88,6 +88,8 @@ def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
         f"  predicted: {duration(choice.predicted)}"
         + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items())
     )
+    if choice.promise:
+        out.append(f"  promise: {choice.promise}")
     measured = choice.seconds
     if measured:
         rate = f", {k.program.flops / measured / 1e9:.1f} GFLOP/s, {k.program.bytes / measured / 1e9:.1f} GB/s"

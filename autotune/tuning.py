@@ -21,6 +21,7 @@ from .workshop import Workshop
 
 if TYPE_CHECKING:
     from .decorator import TuningResult
+    from .ir.program import TensorProgram
     from .ir.schedule import Schedule
     from .search.tune import Outcome, Tuner
     from .session import Prepared
@@ -57,6 +58,22 @@ def _tasks(parts: Iterable[Prepared]) -> dict[Name, _Task]:
             task.parts.append(part)
             task.weight += job.weight
             task.job = job if job.needed else task.job
+    return found
+
+
+def alone(shop: Workshop, program: TensorProgram, budget: float, trials: int | None = None) -> Outcome:
+    """One kernel, in normal form, tuned within `budget` seconds and stored. Raises MeasureError."""
+    start = time.monotonic()
+    share = Share(lambda: shop.tuning(program, start + budget, trials))
+    try:
+        interrupted = tune_all([share], start, start + budget, time.monotonic)
+        if share.tuning is None:
+            raise share.failed or MeasureError("there was no time for it")
+        found = share.tuning.outcome(interrupted)
+        shop.record(program, found)
+    finally:
+        if share.tuning is not None:
+            share.tuning.close()
     return found
 
 

@@ -81,7 +81,7 @@ def test_judgement() -> None:
 def test_stored_spaces(path: Path) -> None:
     """Each can be read, means points of today, and the default strategy finds a better point than the middle one.
 
-    Where this fails because points do not exist any more: python -m benchmarks.spaces record --again
+    Where this fails because points do not exist any more, remove the files: python -m benchmarks.spaces record
     """
     space = load(path)
     assert len(space.seconds) > 10 and space.strangers <= len(space.results)
@@ -90,21 +90,19 @@ def test_stored_spaces(path: Path) -> None:
     assert 0 < peak(predicted, measured, 5) <= 1 and 0 <= pairwise(predicted, measured) <= 1
     run = search.search(space, "default", 0, trials=30)
     assert run.after(30) <= float(np.median(measured)) < FOREVER
+    assert pruning(space)[0] > 1 / NEAR, "a rule of thumb has removed a point better than all others"
 
 
 def test_what_rules_left_out_of_stored_spaces(golden: Callable[[str, str], None]) -> None:
-    """How many recorded points each rule of thumb leaves out, and how many failed; and no rule leaves out a point that
-    is better than all others by more than what noise explains."""
-    rows, lost = [], list[str]()
+    """How many recorded points each rule of thumb leaves out, and how many failed."""
+    rows = []
     for path in STORED:
         space = load(path)
         counts = [f"{count} {rule}" for rule, (count, _) in sorted(space.pruned().items())]
         failed = Counter(str(r.status) for r in space.results.values() if r.status is not Status.OK)
         counts += [f"{count} {status}" for status, count in sorted(failed.items())]
         rows.append(f"{space.name}: {len(space.results)} points; {', '.join(counts) or 'none'}")
-        lost += [f"{space.name}: {rule}" for rule, (_, best) in space.pruned().items() if best < 1 / NEAR]
     golden("search/left_out.txt", "\n".join(rows) + "\n")
-    assert lost == []
 
 
 def test_stored_spaces_are_small() -> None:
