@@ -1,5 +1,5 @@
-"""Which plan of a program to run: the model's, or one that measurements say is faster; and how a budget is spent on
-the kernels of all plans in question.
+"""Which plan of a program to run: the model's, or one that measurements say is faster; and which kernels have to be
+measured to know.
 
 A plan's time is the sum of its kernels' measured times. Nothing is stored of a decision: it is made again, from the
 measurements in the store. Knows nothing of how kernels are built or searched.
@@ -8,7 +8,7 @@ measurements in the store. Knows nothing of how kernels are built or searched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .ir.collapse import normal_form
 from .ir.plan import Plan
@@ -16,17 +16,19 @@ from .ir.program import TensorProgram
 
 CLEAR = 0.97  # the model's way of a region gives place where the other takes less than this share of its time
 PAIRED = 0.1  # of the budget, for timing both ways of regions in turn
-LEAST = 0.05  # of the budget, below which nothing more is begun that could be done without
+OTHER = 0.5  # the weight of a kernel that may not be run at all
 
 Seconds = Callable[[TensorProgram], float | None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to tune, in normal form. `weight`: its share of the time; `needed`: the plan that runs now has it."""
+    """A kernel to tune, in normal form. `weight`: how often it runs; `expected`: seconds of one run; `needed`: the plan
+    that runs now has it."""
 
     program: TensorProgram
     weight: float
+    expected: float
     needed: bool
 
 
@@ -63,17 +65,16 @@ def jobs(plan: Plan, plans: Sequence[Plan], expected: Mapping[str, float]) -> di
     price first; the other way is taken to last as long as the plan's. `expected`: seconds of the plan's kernels."""
     found: dict[str, Job] = {}
     for program in map(normal_form, plan.kernels):
-        found.setdefault(program.digest, Job(program, expected[program.digest], True))
+        before = found.get(program.digest)
+        many = before.weight + 1 if before else 1
+        found[program.digest] = Job(program, many, expected[program.digest], True)
     for other in plans[1:]:
         region = turned(plans[0], other)
         mine, theirs = way_of(plan, region), way_of(plan.turned(region), region)
         whole = sum(expected[k.digest] for k in mine)
         for program in theirs:
-            found.setdefault(program.digest, Job(program, 0.5 * whole / len(theirs), False))
-    even = sum(job.weight for job in found.values()) / len(found)
-    return {
-        digest: replace(job, weight=job.weight + (even if job.needed else 0.5 * even)) for digest, job in found.items()
-    }
+            found.setdefault(program.digest, Job(program, OTHER, whole / len(theirs), False))
+    return found
 
 
 def _total(programs: Sequence[TensorProgram], seconds: Seconds) -> float | None:

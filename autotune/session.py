@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,18 +23,17 @@ from .codegen import build
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .ir.collapse import normal_form
-from .ir.errors import AutotuneError, CacheError, MeasureError
+from .ir.errors import AutotuneError, CacheError
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
-from .planning import LEAST, PAIRED, decided, jobs, turned, way_of
+from .planning import decided, turned, way_of
 from .workshop import Choice, PreparedKernel, Workshop
 
 if TYPE_CHECKING:
     from .decorator import TuningResult
     from .search.tune import Outcome
 
-DEFAULT_BUDGET = 2.0
 LONG_SECONDS = 20e-6
 LIMIT = 0.1  # `tune="auto"` runs a pick at once that is promised to be at most so much slower than the best
 TRIED = 16  # candidates that it measures of each kernel otherwise
@@ -117,7 +117,7 @@ _LIVE: weakref.WeakSet[Prepared] = weakref.WeakSet()
 def _after_fork() -> None:
     """A thread of the parent may have held these locks, and is not here to release them."""
     for prepared in list(_LIVE):
-        prepared._lock = threading.Lock()
+        prepared.lock = threading.Lock()
         prepared.workshop.owner.unlock()
 
 
@@ -142,7 +142,7 @@ class Prepared:
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
         self.result: TuningResult | None = None
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         _LIVE.add(self)
         self.plans = self.workshop.plans(program)
         self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
@@ -205,49 +205,29 @@ class Prepared:
         A kernel that cannot be measured stays as it was; raises MeasureError where none can be. `first`: by the digest
         of a kernel's program, proved schedules to try before all others.
         """
+        from .tuning import together
+
+        def told(part: Prepared, trials: int, best: float) -> None:
+            if progress is not None:
+                progress(trials, best)
+
+        (result,) = together([self], budget, trials, told, first)
+        return result
+
+    def adopt(self, done: dict[str, Outcome], code: Mapping[str, Any], start: float, end: float) -> TuningResult:
+        """Run what tuning found since `start`, by the digests of kernels; `code`: what of it is loaded. Ways of a
+        region are timed until `end`. The caller holds the `lock`."""
         from .decorator import TuningResult
 
-        with self._lock:
-            start = time.monotonic()
-            total = next(b for b in (budget, self.options.budget, DEFAULT_BUDGET) if b is not None)
-            expected = {k.program.digest: k.choice.seconds or k.choice.predicted or 1e-6 for k in self.kernels}
-            wanted = jobs(self.plan, self.plans, expected)
-            done: dict[str, Outcome] = {}
-            code: dict[str, Any] = {}  # loaded within the budget
-            failed: MeasureError | None = None
-            for n, (digest, job) in enumerate(wanted.items()):
-                left = total * (1 - PAIRED * (len(self.plans) > 1)) - (time.monotonic() - start)
-                if not job.needed and left < LEAST * total:
-                    break
-                later = sum(j.weight for j in [*wanted.values()][n:])
-                try:
-                    done[digest] = self.workshop.tune(
-                        job.program, left * job.weight / later, trials or self.options.trials, progress,
-                        (first or {}).get(digest, ()),
-                    )  # fmt: skip
-                except MeasureError as error:
-                    failed = error if job.needed else failed
-                    continue  # the kernel stays as it was; the other way of a region stays unknown
-                if job.needed:
-                    code[digest] = self._code(job.program, done[digest].winner.schedule)
-                if done[digest].interrupted:
-                    break
-            if failed is not None:
-                if not code:
-                    raise failed
-                warnings.warn(f"a kernel stays as it was: {failed}", stacklevel=2)
-            before, self.outcomes = self.plan, done
-            known = self._paired(done, start + total)
-            self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
-            self.kernels = [self._tuned(k, done, code) for k in self.plan.kernels]
-            self._link()
-        for changed in self._subscribers:
-            changed()
+        before, self.outcomes = self.plan, done
+        known = self._paired(done, end)
+        self.plan = decided(self.plans, lambda k: known.get(k.digest) or self.workshop.seconds(k))
+        self.kernels = [self._tuned(k, done, code) for k in self.plan.kernels]
+        self._link()
         outcomes = [*done.values()]
-        rejections: dict[str, int] = {}
+        rejections: Counter[str] = Counter()
         for outcome in outcomes:
-            for reason, count in outcome.rejections.items():
-                rejections[reason] = rejections.get(reason, 0) + count
+            rejections.update(outcome.rejections)
         history = [
             {"kernel": n, "origin": t.candidate.origin, "point": t.candidate.point, "predicted": t.candidate.predicted,
              "seconds": t.measurement.seconds, "status": str(t.measurement.status if t.build.ok else t.build.status),
@@ -265,12 +245,15 @@ class Prepared:
         )  # fmt: skip
         self.result = TuningResult(
             sum(done[d].seconds for d in mine), sum(done[d].default_seconds for d in default),
-            sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default", choices,
-            rejections, history,
+            sum(len(o.trials) for o in outcomes), time.monotonic() - start, "tuned" if tuned else "default",
+            choices, dict(rejections), history,
         )  # fmt: skip
-        if any(o.interrupted for o in outcomes):
-            raise KeyboardInterrupt
         return self.result
+
+    def announce(self) -> None:
+        """Tell subscribers that `entry` has changed."""
+        for changed in self._subscribers:
+            changed()
 
     def _paired(self, done: Mapping[str, Outcome], end: float) -> dict[str, float]:
         """Seconds by digest, taken in turn, of the kernels of both ways of each region in question: times that were
@@ -284,7 +267,8 @@ class Prepared:
                 found |= dict(zip(both, rows))
         return found
 
-    def _code(self, program: TensorProgram, schedule: Schedule) -> Any:
+    def loaded(self, program: TensorProgram, schedule: Schedule) -> Any:
+        """Machine code of one of the kernels; what runs now is not loaded again."""
         here = (k for k in self.kernels if k.program.digest == program.digest and k.choice.schedule == schedule)
         return next((k.loaded for k in here), None) or self.workshop.load(program, schedule)
 
@@ -297,11 +281,13 @@ class Prepared:
         if outcome is None:
             before = next((k for k in self.kernels if k.program.digest == program.digest), None)
             return replace(before, original=original) if before else self.workshop.kernel(original)
+        claim = f", {outcome.claim} times the default's time" if outcome.claim else ""
+        many = len(outcome.trials) + len(outcome.reused)
         choice = Choice(
-            outcome.winner.schedule, "tuned", f"best of {len(outcome.trials)} trials", outcome.winner.predicted,
+            outcome.winner.schedule, "tuned", f"best of {many} trials{claim}", outcome.winner.predicted,
             outcome.seconds, outcome.winner.terms,
         )  # fmt: skip
-        loaded = code.get(program.digest) or self._code(program, choice.schedule)
+        loaded = code.get(program.digest) or self.loaded(program, choice.schedule)
         return PreparedKernel(original, program, choice, loaded)
 
     def explain(self) -> str:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cache import lookup
-from .cache.records import Key, Record, canonical
+from .cache.records import BROKEN, Key, Record, canonical
 from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
 from .devices import device
-from .devices.records import Policy
+from .devices.records import Measurement, Policy, Status
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
 from .ir.plan import Plan
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .search.correction import Correction
     from .search.ranking import Ranking
     from .search.regret import Promise
-    from .search.tune import Outcome
+    from .search.tune import Outcome, Tuner
     from .session import Session
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
@@ -270,32 +270,43 @@ class Workshop:
 
             print(f"autotune: {message}", file=sys.stderr)
 
-    def tune(
-        self,
-        program: TensorProgram,
-        budget: float,
-        trials: int | None,
-        progress: Callable[[int, float], None] | None = None,
-        first: Sequence[Schedule] = (),
-    ) -> Outcome:
-        """Search one kernel within `budget` seconds, and store every measurement. `first`: proved schedules
-        to try before all others but the default."""
+    def tuning(
+        self, program: TensorProgram, deadline: float, trials: int | None,
+        progress: Callable[[int, float], None] | None = None, first: Sequence[Schedule] = (),
+    ) -> Tuner:  # fmt: skip
+        """A search of one kernel, begun: its default is measured. What the store has of it is not measured again.
+        `first`: proved schedules to try before all others."""
         from .search import strategies
         from .search.ranking import Candidate, first_valid
         from .search.tune import Tuner
 
-        deadline = time.monotonic() + budget
         worker = self.owner.worker(self.spec, self.threads, self.options)
         worker.start()
-        ranking, key = self.ranking(program), self.key(program)
+        ranking, known = self.ranking(program), self._known(program)
         default = first_valid(ranking, lambda c: build.plan(program, c.schedule, self.spec))
-        given = [*first, *self._hypotheses(program, key)]
-        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in given]
+        stored = self._hypotheses(program, self.key(program))
+        seeds = [Candidate(schedule, float("inf"), "seed") for schedule in [*first, *stored]]
         strategy = strategies.make(self.options.strategy, ranking, seeds, self.options.seed, self.options.study)
-        tuner = Tuner(ranking, program.canonical, worker, self.policy, deadline, trials, strategy, progress)
-        outcome = tuner.run(default)
-        self._record(key, outcome)
-        return outcome
+        tuner = Tuner(
+            ranking, program.canonical, worker, self.policy, deadline, trials, strategy, progress, known=known
+        )  # fmt: skip
+        best = next((s.digest for s in stored if (row := known.get(s.digest)) and row.ok), None)
+        return tuner.begin(default, next((c for c in seeds if c.schedule.digest == best), None), deadline)
+
+    def _known(self, program: TensorProgram) -> dict[str, Measurement]:
+        """By digest, what was measured here of each schedule of a program, the latest; a failure that may pass, and a
+        time that was disturbed, are as good as unknown."""
+        key, found = self.key(program), dict[str, Record]()
+        try:
+            rows = list(self.store.records(
+                program=key.program, device_digest=key.device_digest, toolchain=key.toolchain, policy=key.policy
+            ))  # fmt: skip
+        except CacheError:
+            return {}  # `_stored` says so
+        for r in sorted((r for r in rows if r.local), key=lambda r: (r.measurement.status in BROKEN, r.created)):
+            if not r.measurement.noisy and r.measurement.status not in (Status.INTERRUPTED, Status.TIMEOUT):
+                found[r.schedule] = r
+        return {schedule: r.measurement for schedule, r in found.items()}
 
     def paired(self, kernels: Sequence[tuple[TensorProgram, Schedule]], end: float) -> list[float]:
         """Seconds of proved kernels, timed in turn, and stored; [] where one could not be."""
@@ -331,13 +342,15 @@ class Workshop:
                 self._debug(f"a stored schedule does not fit ({found.reason}): {error}")
         return proved
 
-    def _record(self, key: Key, outcome: Outcome) -> None:
-        now = time.time()
+    def record(self, program: TensorProgram, outcome: Outcome) -> None:
+        """Store every measurement of a tuning, and its choice."""
+        key, now = self.key(program), time.time()
         rows: list[Record] = []
         places = {c.schedule.digest: n for n, (c, _) in enumerate(outcome.finals)}
         chosen = outcome.winner.schedule.digest
         finals = {c.schedule.digest: row for c, row in outcome.finals}
-        for trial in outcome.trials:
+        again = [t for t in outcome.reused if t.candidate.schedule.digest in finals]
+        for trial in (*outcome.trials, *again):
             schedule = trial.candidate.schedule
             place = places.get(schedule.digest)
             if place is not None or schedule.digest == chosen:

@@ -96,22 +96,12 @@ def _anywhere(space: Space, seed: int) -> Candidate:
 # ---- the model ----
 
 
-@dataclass(frozen=True)
-class Pruning:
+def pruning(space: Space) -> tuple[float, str, int]:
     """What the rules of thumb do to a space: the best point they leave out over the best they keep (below 1: they have
     removed the optimum), by which rule; and how many points they leave out."""
-
-    ratio: float
-    rule: str
-    left_out: int
-
-
-def pruning(space: Space) -> Pruning:
-    out = {row: s for row, s in space.seconds.items() if space.why(row)}
-    if not out:
-        return Pruning(float("inf"), "", 0)
-    row = min(out, key=out.__getitem__)
-    return Pruning(out[row] / space.optimum, space.why(row), len(out))
+    found = space.pruned()
+    rule = min(found, key=lambda name: found[name][1], default="")
+    return found[rule][1] if rule else float("inf"), rule, sum(count for count, _ in found.values())
 
 
 # ---- strategies ----
@@ -151,15 +141,15 @@ def judge(
     rows = [["space", "points", "peak@1", "peak@5", "peak@8", "pairwise", "left out", "best of these", "by rule"]]
     model: dict[str, Any] = {}
     for s in spaces:
-        cut = pruning(s)
+        ratio, rule, left_out = pruning(s)
         model[s.name] = {
-            "points": sum(not s.why(row) for row in s.seconds), **judged(s), "left_out": cut.left_out,
-            "pruning_ratio": min(cut.ratio, FOREVER), "rule": cut.rule,
+            "points": sum(not s.why(row) for row in s.seconds), **judged(s), "left_out": left_out,
+            "pruning_ratio": min(ratio, FOREVER), "rule": rule,
             "failed": sum(r.status is not Status.OK for r in s.results.values()),
         }  # fmt: skip
         m = model[s.name]
         rows.append([s.name, str(m["points"]), *(f"{m[f'peak@{k}']:.3f}" for k in (1, 5, 8)), f"{m['pairwise']:.3f}",
-                     str(cut.left_out), f"{cut.ratio:.3f}" if cut.left_out else "-", cut.rule])  # fmt: skip
+                     str(left_out), f"{ratio:.3f}" if left_out else "-", rule])  # fmt: skip
     keys = ("peak@1", "peak@5", "peak@8", "pairwise")
     rows.append(["mean", "", *(f"{mean([m[k] for m in model.values()]):.3f}" for k in keys), "", "", ""])
     for line in table(rows):

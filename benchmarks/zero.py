@@ -69,6 +69,7 @@ def record(seconds: float, path: Path, say: Callable[[str], object] = print) -> 
     from autotune.ir.collapse import normal_form
     from autotune.options import resolve
     from autotune.session import session
+    from autotune.tuning import alone
     from autotune.workshop import Workshop, near
 
     options = resolve(tune="cached", threads=1)
@@ -85,7 +86,7 @@ def record(seconds: float, path: Path, say: Callable[[str], object] = print) -> 
         kernel = max(kernels, key=lambda k: (k.flops, k.bytes))
         if kernel.digest in {key.program for *_, key, _ in tuned}:
             continue
-        outcome = shop.tune(kernel, seconds, None)
+        outcome = alone(shop, kernel, seconds)
         tuned.append((words, kernel, shop.key(kernel), outcome))
         say(f"{words}: {len(outcome.trials)} trials, {1e6 * outcome.seconds:.1f} us")
     rows = []

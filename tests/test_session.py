@@ -252,15 +252,15 @@ def test_a_kernel_that_cannot_be_measured_stays(
     fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     program = trace(lambda x, u, v: (x @ u) @ v, (spec(16, 16), spec(16, 24), spec(24, 8)), {}).program
-    prepared, tune = fresh().prepare(program, options), Workshop.tune
+    prepared, tuning = fresh().prepare(program, options), Workshop.tuning
     hopeless = {prepared.kernels[0].program.digest}
 
     def some(self: Workshop, program: TensorProgram, *args: Any) -> Any:
         if program.digest in hopeless:
             raise MeasureError("nothing valid was measured")
-        return tune(self, program, *args)
+        return tuning(self, program, *args)
 
-    monkeypatch.setattr(Workshop, "tune", some)
+    monkeypatch.setattr(Workshop, "tuning", some)
     with pytest.warns(UserWarning, match="stays as it was: nothing valid"):
         assert prepared.tune(trials=2).trials == 2
     assert sources(prepared) == ["model", "tuned"]

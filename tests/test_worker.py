@@ -119,6 +119,22 @@ class Counting:
         return lambda n: n * 1e-5
 
 
+def test_arrays_lie_elsewhere_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Worker(Counting(), lambda stage, handle: None)
+    text = json.dumps(to_json(elementwise(4)))
+    made.build(0, text, "{}", 1, "none")
+    program, before, checker = made.cases[text]
+    made.time([0], Policy().to_json(), 1.0)
+    assert made.cases[text][1] is before
+    made.time([0], Policy(moved=True).to_json(), 1.0)
+    after = made.cases[text][1]
+    assert after.inputs[0].ctypes.data != before.inputs[0].ctypes.data and made.cases[text][2] is checker
+    assert after.timing and Policy(moved=True).id == Policy().id
+    monkeypatch.setattr(worker, "MOVABLE", program.bytes - 1)
+    made.time([0], Policy(moved=True).to_json(), 1.0)
+    assert made.cases[text][1] is after
+
+
 def test_kernels_and_programs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "MAX_KERNELS", 3)
     monkeypatch.setattr(worker, "MAX_BYTES", 64)

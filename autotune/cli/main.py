@@ -107,7 +107,8 @@ def chosen(given: dict[str, Any]) -> list[Case]:
 def ready(given: dict[str, Any], here: bool = True) -> Options:
     """The options in force. Raises DeviceError where the device must be `here` and is not."""
     from ..calibrate import ensure
-    from ..session import DEFAULT_BUDGET, session
+    from ..session import session
+    from ..tuning import DEFAULT_BUDGET
     from ..workshop import Workshop
 
     names = ("device", "threads", "cache", "budget", "trials", "strategy", "study")
@@ -226,16 +227,20 @@ def _listed(given: dict[str, Any], jobs: int | None, targets: str | None, top: i
 @click.option("--against", default="numpy,torch", show_default=True, help="Libraries to compare with.")
 @click.option("--fail-slower", "slower", metavar="5%", help="Exit 1 where a case is slower than a peer by more.")
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds of samples.")
-@click.option("--stability", type=click.IntRange(1), help="Not in this version.")
+@click.option("--stability", type=click.IntRange(2), metavar="N", help="Tune N times from nothing; compare the picks.")
 def bench(against: str, slower: str | None, rounds: int, stability: int | None, **given: Any) -> int:
     """Compare with NumPy and torch in paired, interleaved rounds; above 1 is faster than the peer.
 
-    A case whose winner is stored is not tuned again, unless --budget or --trials is given.
+    A case whose winner is stored is not tuned again, unless --budget or --trials is given. With --stability N each case
+    is tuned N times from an empty store, quiet and beside a noisy neighbour, and all picks are then compared.
     """
     from . import bench as benches
 
     if stability is not None:
-        raise UsageError("bench --stability is not in this version; --rounds raises the number of paired samples")
+        from .stable import bench_stability
+
+        todo = chosen(given)
+        return bench_stability(todo, ready(given), stability, slower, given)
     margin, todo = benches.margin(slower), chosen(given)
     peers = benches.peers(against, todo)
     options, again = ready(given), bool(given["budget"] or given["trials"])
@@ -249,14 +254,23 @@ def bench(against: str, slower: str | None, rounds: int, stability: int | None, 
 
 @cli.command()
 @_with(*_CASES)
-@click.option("--counterfactual", is_flag=True, help="Not in this version.")
-def explain(counterfactual: bool, **given: Any) -> int:
+@click.option("--counterfactual", is_flag=True, help="Measure each decision of the schedule taken otherwise.")
+@click.option("--spaces", type=_PATH, help="With --counterfactual: recorded spaces, to judge the rules that prune.")
+def explain(counterfactual: bool, spaces: Path | None, **given: Any) -> int:
     """Say what would run and why: schedule, exact counts, predicted and measured time, % of roofline."""
-    if counterfactual:
-        raise UsageError("explain --counterfactual is not in this version; explain shows the schedule and its counts")
+    from . import why
+
+    if spaces is not None and not counterfactual:
+        raise UsageError("--spaces goes with --counterfactual")
+    recorded = None if spaces is None else why.spaces(spaces)
     todo, options = chosen(given), ready(given)
     for case in todo:
-        click.echo(f"{case} {case.dtype}\n{prepare(case, options).explain()}")
+        prepared = prepare(case, options)
+        click.echo(f"{case} {case.dtype}\n{prepared.explain()}")
+        for part in why.shown(prepared) if counterfactual else ():
+            click.echo(part)
+    if recorded is not None:
+        click.echo(why.judged(recorded), nl=False)
     return 0
 
 

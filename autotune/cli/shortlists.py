@@ -251,7 +251,7 @@ def _proved(case: Case, listed: Schedules, options: Options) -> tuple[dict[str, 
 def _failed(prepared: Prepared, first: Schedules) -> Iterator[tuple[str, str]]:
     """What became of proved schedules that could not be measured."""
     for digest, outcome in prepared.outcomes.items():
-        tried = {t.candidate.schedule.digest: t for t in outcome.trials}
+        tried = {t.candidate.schedule.digest: t for t in (*outcome.reused, *outcome.trials)}
         for schedule in first.get(digest, ()):
             trial, name = tried.get(schedule.digest), f"schedule {schedule.digest[:12]}"
             if trial is None:

@@ -36,6 +36,7 @@ class Policy:
 
     sample_seconds: one sample repeats the kernel for at least this long. rounds: samples a candidate, interleaved with
     the others. race: one whose best sample is this many times the leader's median is dropped after `race_after` rounds.
+    moved: arrays are made anew first; where they lie in memory, and so how they share the caches, is a matter of luck.
     """
 
     threads: int = 1
@@ -45,6 +46,7 @@ class Policy:
     race: float = 1.1
     race_after: int = 3
     alone: bool = True
+    moved: bool = False
 
     @property
     def id(self) -> str:

@@ -133,6 +133,16 @@ class Space:
         why = self.whole.priced[row[0]].why if row[0] >= 0 else None
         return "" if why is None else str(why[row[1]])
 
+    def pruned(self) -> dict[str, tuple[int, float]]:
+        """By rule of thumb, how many points with a time it leaves out, and the best of them over the optimum: below 1
+        the rule has removed the optimum."""
+        found: dict[str, tuple[int, float]] = {}
+        for row, seconds in self.seconds.items():
+            if rule := self.why(row):
+                count, best = found.get(rule, (0, math.inf))
+                found[rule] = count + 1, min(best, seconds / self.optimum)
+        return found
+
     def of(self, candidate: Candidate) -> t4.Result | None:
         """What a candidate took, if it was recorded."""
         row = self.rows.get(candidate.schedule.digest)
@@ -278,7 +288,7 @@ class Simulated:
             if self.now < end:
                 self.now += self._built[h].seconds + self._sample(h, policy)
                 samples[h] = []
-        live = self._raced(live, samples, FIRST_CUT)
+        live = self._raced(live, samples, max(FIRST_CUT, policy.race))
         for done in range(rounds):
             if self.now + sum(self._sample(h, policy) for h in live) > end:
                 break

@@ -1,29 +1,33 @@
-"""The tuning loop: the default and what a strategy asks for are measured, then the best few meet the default in a
-paired run-off.
+"""The tuning of one kernel: the default and what a strategy asks for are measured, then the best few meet the default
+in a paired run-off.
 
 Knows candidates and measurements; sees building and timing only as a `Measurer`, and what to try next as a `Strategy`.
-The model ranks and prunes; only measurements choose.
+The model ranks and prunes; only measurements choose. What the store knows of a candidate is not measured again. When a
+batch is measured is for `allocation` to say.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..devices.records import BuildReport, Measurement, Policy, median
+from ..devices.records import BuildReport, Measurement, Policy
 from ..ir.errors import MeasureError
+from ..ir.schedule import Schedule
+from .allocation import Share, tune_all
 from .ranking import Candidate, Ranking
+from .runoff import ROUNDS, TOUCHES, Interval, paired, run_off
 from .strategies import Strategy, Told
 
 BATCH = 6
 IDLE = 50  # batches without anything new, after which a strategy has no more to say
-FINALISTS = 3
-MOSTLY = 0.7  # ... and it is the faster one in so many of the rounds: luck is not enough
+FINALISTS = 5  # at most, beside the default
+CLOSE = 1.08  # a finalist is within so much of the best
 FIRST_BYTE = 4e-8  # seconds a byte of arrays that are made, filled, run on and compared for the first time
-CLEAR = 0.99  # a finalist replaces the default where the median of paired ratios is below this
 
 
 class Measurer(Protocol):
@@ -53,7 +57,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of tuning one kernel. `finals` are the run-off's measurements, in the order of places."""
+    """The result of tuning one kernel. `trials` were measured, `reused` known from the store; `finals` are the
+    run-off's measurements, in the order of places. `claim`: the winner's time over the default's, None where it is the
+    default or there was no run-off."""
 
     winner: Candidate
     default: Candidate
@@ -64,125 +70,132 @@ class Outcome:
     rejections: dict[str, int]
     elapsed: float
     interrupted: bool = False
+    reused: tuple[Trial, ...] = ()
+    claim: Interval | None = None
 
 
 @dataclass
 class _State:
     trials: list[Trial] = field(default_factory=list)
+    reused: list[Trial] = field(default_factory=list)
     handles: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
     rejections: Counter[str] = field(default_factory=Counter)
+    finals: list[tuple[Candidate, Measurement]] = field(default_factory=list)
+    claim: Interval | None = None
+    winner: Candidate | None = None
+    idle: int = 0
+    scale: float = 1.0  # of times from the store: how fast the machine is now
 
 
 class Tuner:
-    """One tuning of one kernel. `deadline` is a time of `clock`, in seconds."""
+    """One tuning of one kernel. `deadline` is a time of `clock`, in seconds; `trials` bounds the candidates that are
+    measured for the first time. `known`: by digest of a schedule, what was measured of it before."""
 
     def __init__(
         self, ranking: Ranking, program_json: Any, measurer: Measurer, policy: Policy, deadline: float,
         trials: int | None, strategy: Strategy, progress: Callable[[int, float], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, known: Mapping[str, Measurement] | None = None,
     ) -> None:  # fmt: skip
         self.ranking, self.program, self.measurer, self.policy = ranking, program_json, measurer, policy
         self.deadline, self.limit, self.progress = deadline, trials, progress
-        self.strategy, self.clock = strategy, clock
+        self.strategy, self.clock, self.known = strategy, clock, known or {}
         self.start = clock()
+        self.default = self.incumbent = Candidate(Schedule(), math.inf, "plain")
         self.state = _State()
 
-    def run(self, default: Candidate) -> Outcome:
-        """Tune. Raises MeasureError where not even the default could be measured."""
+    def run(self, default: Candidate, incumbent: Candidate | None = None) -> Outcome:
+        """Tune this kernel alone. Raises MeasureError where not even the default could be measured."""
+        share = Share(lambda: self.begin(default, incumbent, self.deadline))
         try:
-            return self._run(default)
+            interrupted = tune_all([share], self.start, self.deadline, self.clock)
+            return self.outcome(interrupted)
         finally:
-            self.measurer.drop(self.state.handles.values())
+            self.close()
 
-    def _run(self, default: Candidate) -> Outcome:
-        interrupted, st = False, self.state
-        finals: list[tuple[Candidate, Measurement]] = []
-        try:
-            self._explore(default)
-            finals = self._finish(default) if st.seconds else []
-        except KeyboardInterrupt:
-            if not st.seconds:
-                raise
-            interrupted = True
-        if not st.seconds:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in st.rejections.items()) or "no time was left"
-            why = next((f" ({t.build.message.splitlines()[0]})" for t in st.trials if t.build.message), "")
-            raise MeasureError(f"nothing valid was measured: {reasons}{why}; raise the budget or run `autotune doctor`")
-        winner, seconds, default_seconds = self._choose(default, finals)
-        elapsed = self.clock() - self.start
-        rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
-        return Outcome(
-            winner, default, seconds, default_seconds, tuple(st.trials), tuple(finals), rejections, elapsed, interrupted
-        )
+    def close(self) -> None:
+        """Let go of what was built."""
+        self.measurer.drop(self.state.handles.values())
+        self.state.handles.clear()
 
     # ---- exploring ----
 
-    def _left(self) -> float:
-        return self.deadline - self.clock()
+    @property
+    def best(self) -> float:
+        """Seconds of the fastest so far."""
+        return min(self.state.seconds.values(), default=math.inf)
 
-    def _end(self) -> float:
-        """The deadline; the first candidate to be measured is given what a check of it takes, so that there is a
-        result at all."""
-        first = 0.4 + self.ranking.program.bytes * FIRST_BYTE
-        return self.deadline if self.state.seconds else max(self.deadline, self.clock() + first)
+    @property
+    def round_seconds(self) -> float:
+        """What a round of the run-off takes."""
+        return self._round(self._finalists())
+
+    def _round(self, digests: Sequence[str]) -> float:
+        return sum(max(self.state.seconds[d], self.policy.sample_seconds) for d in digests)
+
+    def begin(self, default: Candidate, incumbent: Candidate | None, until: float) -> Tuner:
+        """Measure the default, and beside it the `incumbent`: the best that is known of from before."""
+        if incumbent is None or incumbent.schedule.digest == default.schedule.digest:
+            incumbent = default
+        self.default, self.incumbent = default, incumbent
+        first = [*{c.schedule.digest: c for c in (default, incumbent)}.values()]
+        self._tell(self._measure(first, until, again=True))
+        now = self.state.seconds
+        for d in (c.schedule.digest for c in first):
+            if d in now and d in self.known and self.known[d].ok:
+                self.state.scale = now[d] / self.known[d].seconds
+        return self
+
+    def more(self, until: float) -> bool:
+        """Measure one batch of what the strategy asks for; False where there is nothing new or no room for it."""
+        st = self.state
+        if self._room() <= 0 or st.idle >= IDLE:
+            return False
+        before = len(st.candidates)
+        batch = self.strategy.ask(min(BATCH, self._room()))
+        if not batch:
+            return False
+        self._tell(self._measure(batch, until))
+        st.idle = 0 if len(st.candidates) > before else st.idle + 1
+        return True
 
     def _room(self) -> int:
-        return 1 << 30 if self.limit is None else self.limit - len(self.state.trials)
-
-    def _reserve(self) -> float:
-        """Seconds kept for the run-off."""
-        st = self.state
-        best = max(min(st.seconds.values(), default=1e-3), self.policy.sample_seconds)
-        whole = self.deadline - self.start
-        return min(max(0.15 * whole, 8 * (FINALISTS + 1) * best), 0.4 * whole)
-
-    def _explore(self, default: Candidate) -> None:
-        """Measure the default, then what the strategy asks for while there is room, time, and something new."""
-        st, idle = self.state, 0
-        self._tell(self._measure([default]))
-        while self._room() > 0 and self._left() > self._reserve() and idle < IDLE:
-            before = len(st.candidates)
-            batch = self.strategy.ask(min(BATCH, self._room()))
-            if not batch:
-                break
-            self._tell(self._measure(batch))
-            idle = 0 if len(st.candidates) > before else idle + 1
+        if self.limit is None:
+            return 1 << 30
+        return self.limit - sum(t.candidate.schedule.digest not in self.known for t in self.state.trials)
 
     def _tell(self, candidates: Sequence[Candidate]) -> None:
         seconds = self.state.seconds
-        self.strategy.tell([Told(c, seconds.get(c.schedule.digest, float("inf"))) for c in candidates])
+        self.strategy.tell([Told(c, seconds.get(c.schedule.digest, math.inf)) for c in candidates])
 
-    def _measure(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels. Returns
-        those of `candidates` of which now something is known."""
-        st = self.state
-        fresh = list({c.schedule.digest: c for c in candidates if c.schedule.digest not in st.candidates}.values())
-        fresh = fresh[: max(0, self._room())]
-        built: list[Candidate] = []
-        for c in fresh:
-            if self._left() <= self._reserve() and st.seconds:
-                break
-            st.candidates[c.schedule.digest] = c
-            report = self.measurer.build([(self.program, c.schedule.to_json())], self._end())[0]
-            if report.ok and report.handle is not None:
-                st.handles[c.schedule.digest] = report.handle
-                built.append(c)
-            else:
-                st.rejections[report.reason or str(report.status)] += 1
-                st.trials.append(
-                    Trial(c, report, Measurement(status=report.status, message=report.message), self._elapsed())
-                )
-        known = [c for c in candidates if c.schedule.digest in st.candidates]
+    def _measure(self, candidates: Sequence[Candidate], until: float, again: bool = False) -> Sequence[Candidate]:
+        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels. What is
+        known of one is taken from the store, unless it is to be measured `again`. Returns those of `candidates` of
+        which now something is known."""
+        st, built = self.state, list[Candidate]()
+        for d, c in {c.schedule.digest: c for c in candidates}.items():
+            if d in st.candidates:
+                continue
+            if d in self.known and not again:
+                self._recall(c, self.known[d])
+            elif self._room() > len(built):
+                if st.seconds and self.clock() >= until:
+                    break
+                st.candidates[d] = c
+                if self._build(c, until):
+                    built.append(c)
+        told = [c for c in candidates if c.schedule.digest in st.candidates]
         if not built:
-            return known
+            return told
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
+        if leader is not None and leader not in st.handles and not self._build(st.candidates[leader], until):
+            leader = None
         digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
-        slow = min(st.seconds.values(), default=0.0) > 5 * self.policy.sample_seconds
-        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self._end())
+        slow = self.best != math.inf and self.best > 5 * self.policy.sample_seconds
+        rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self._end(until))
         scale = 1.0
-        if leader is not None and rows[-1].ok and rows[-1].seconds < float("inf"):
+        if leader is not None and rows[-1].ok and rows[-1].seconds < math.inf:
             scale = st.seconds[leader] / rows[-1].seconds
         for c, row in zip(built, rows):
             if row.ok and row.samples:
@@ -191,47 +204,90 @@ class Tuner:
                 st.rejections[str(row.status)] += 1
             st.trials.append(Trial(c, BuildReport(), row, self._elapsed()))
         if self.progress and st.seconds:
-            self.progress(len(st.trials), min(st.seconds.values()))
-        return known
+            self.progress(len(st.trials), self.best)
+        return told
+
+    def _end(self, until: float) -> float:
+        """The first candidate to be measured is given what a check of it takes, so that there is a result at all."""
+        first = 0.4 + self.ranking.program.bytes * FIRST_BYTE
+        return until if self.state.seconds else max(until, self.clock() + first)
+
+    def _build(self, c: Candidate, until: float) -> bool:
+        """Build a candidate; one that fails is a trial."""
+        st, digest = self.state, c.schedule.digest
+        report = self.measurer.build([(self.program, c.schedule.to_json())], self._end(until))[0]
+        if report.ok and report.handle is not None:
+            st.handles[digest] = report.handle
+            return True
+        st.rejections[report.reason or str(report.status)] += 1
+        failed = Measurement(status=report.status, message=report.message)
+        st.trials.append(Trial(c, report, failed, self._elapsed()))
+        return False
+
+    def _recall(self, c: Candidate, row: Measurement) -> None:
+        st = self.state
+        st.candidates[c.schedule.digest] = c
+        report = BuildReport() if row.ok else BuildReport(row.status, reason=str(row.status), message=row.message)
+        st.reused.append(Trial(c, report, row, self._elapsed()))
+        if row.ok:
+            st.seconds[c.schedule.digest] = row.seconds * st.scale
 
     def _elapsed(self) -> float:
         return self.clock() - self.start
 
     # ---- deciding ----
 
-    def _finish(self, default: Candidate) -> list[tuple[Candidate, Measurement]]:
-        """Paired, interleaved rounds of the best few and the default."""
+    def _finalists(self) -> list[str]:
+        """The best few, the incumbent and the default, in the order of preference between equals: what won before, what
+        runs without a search, what the model likes best, what has fewer steps."""
         st = self.state
-        digests = sorted(st.seconds, key=st.seconds.__getitem__)[:FINALISTS]
-        if default.schedule.digest in st.seconds and default.schedule.digest not in digests:
-            digests.append(default.schedule.digest)
-        one = sum(max(st.seconds[d], self.policy.sample_seconds) for d in digests)
-        rounds = int(min(25, max(5, 0.8 * self._left() / max(one, 1e-9))))
-        rows = self.measurer.time(
-            [st.handles[d] for d in digests], self.policy, rounds, max(self.deadline, self.clock() + 6 * one)
-        )
-        finals = [(st.candidates[d], row) for d, row in zip(digests, rows) if row.ok and row.samples]
-        return sorted(finals, key=lambda f: f[1].seconds)
+        close = [d for d in sorted(st.seconds, key=st.seconds.__getitem__) if st.seconds[d] <= CLOSE * self.best]
+        old = [c.schedule.digest for c in (self.incumbent, self.default)]
+        chosen = {d for d in (*close[:FINALISTS], *old) if d in st.seconds}
 
-    def _choose(
-        self, default: Candidate, finals: list[tuple[Candidate, Measurement]]
-    ) -> tuple[Candidate, float, float]:
-        st = self.state
-        known = {c.schedule.digest: row for c, row in finals}
-        base = known.get(default.schedule.digest)
-        if not finals:
+        def preferred(digest: str) -> tuple[bool, bool, float, int]:
+            c = st.candidates[digest]
+            return digest != old[0], digest != old[1], c.predicted, len(c.schedule.steps)
+
+        return sorted(chosen, key=preferred)
+
+    def decide(self, deadline: float) -> None:
+        """The run-off, within `deadline`: of as many as there is time for, of what won before and the best at least."""
+        st, old = self.state, self.incumbent.schedule.digest
+        digests = [d for d in self._finalists() if d in st.handles or self._build(st.candidates[d], deadline)]
+        while len(digests) > 2 and (TOUCHES + ROUNDS) * self._round(digests) > deadline - self.clock():
+            digests.remove(max((d for d in digests if d != old), key=st.seconds.__getitem__))
+        if len(digests) < 2:
+            return
+        verdict = run_off(
+            self.measurer, [st.handles[d] for d in digests], digests.index(old) if old in digests else None,
+            self.policy, self._round(digests), deadline, self.clock,
+        )  # fmt: skip
+        if verdict.winner is None:
+            return
+        st.winner, won = st.candidates[digests[verdict.winner]], verdict.rows[verdict.winner]
+        plain = dict(zip(digests, verdict.rows)).get(self.default.schedule.digest)
+        if plain is not None and plain.ok and st.winner is not self.default:
+            st.claim = paired(won, plain, verdict.risk)
+        finals = [(st.candidates[d], row) for d, row in zip(digests, verdict.rows) if row.ok and row.samples]
+        st.finals = sorted(finals, key=lambda f: (f[0] is not st.winner, f[1].seconds))
+
+    def outcome(self, interrupted: bool = False) -> Outcome:
+        """What was found. Raises MeasureError where nothing was."""
+        st, old = self.state, self.default.schedule.digest
+        if not st.seconds:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in st.rejections.items()) or "no time was left"
+            why = next((f" ({t.build.message.splitlines()[0]})" for t in st.trials if t.build.message), "")
+            raise MeasureError(f"nothing valid was measured: {reasons}{why}; raise the budget or run `autotune doctor`")
+        winner, times = st.winner, {c.schedule.digest: row.seconds for c, row in st.finals}
+        if winner is None:  # no run-off: nothing is faster for sure, unless the default has no time at all
             best = min(st.seconds, key=st.seconds.__getitem__)
-            mine = st.seconds.get(default.schedule.digest, float("inf"))
-            clear = st.seconds[best] < CLEAR * mine
-            return (st.candidates[best], st.seconds[best], mine) if clear else (default, mine, mine)
-        if base is None:
-            return finals[0][0], finals[0][1].seconds, st.seconds.get(default.schedule.digest, float("inf"))
-        for candidate, row in finals:
-            if candidate.schedule.digest == default.schedule.digest:
-                break
-            ratios = [a / b for a, b in zip(row.samples, base.samples)]
-            if median(ratios) < CLEAR and sum(r < 1 for r in ratios) >= MOSTLY * len(ratios):
-                return candidate, row.seconds, base.seconds
-        return default, base.seconds, base.seconds
-
-
+            before = next((c for c in (self.incumbent, self.default) if c.schedule.digest in st.seconds), None)
+            winner, times = before or st.candidates[best], st.seconds
+        seconds = times[winner.schedule.digest]
+        base = seconds / st.claim.middle if st.claim else times.get(old, st.seconds.get(old, math.inf))
+        rejections = dict(st.rejections + Counter({f"model:{k}": v for k, v in self.ranking.rejected.items()}))
+        return Outcome(
+            winner, self.default, seconds, base, tuple(st.trials), tuple(st.finals), rejections, self._elapsed(),
+            interrupted, tuple(st.reused), st.claim,
+        )  # fmt: skip

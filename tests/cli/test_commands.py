@@ -63,7 +63,8 @@ def test_explain(run: Run) -> None:
     done = run("explain", *GEMM, "--threads", "1")
     assert done.code == 0 and done.out.startswith("gemm m=8 n=12 k=16 f32\n")
     assert "counts: 3,072 flops" in done.out and "roofline" in done.out
-    wrong(run("explain", *GEMM, "--counterfactual"), 2, "not in this version")
+    wrong(run("explain", *GEMM, "--spaces", "nowhere"), 2, "goes with --counterfactual")
+    wrong(run("explain", *GEMM, "--counterfactual", "--spaces", "nowhere"), 2, "no recorded space")
     wrong(run("explain", "functions_here:branch", "x=f32[4]"), 1, "in branch")
     wrong(run("explain", *GEMM, "--device", "opencl:99"), 3, "penCL")
 
@@ -133,7 +134,6 @@ def test_bench_says_when_the_result_is_another(run: Run, monkeypatch: pytest.Mon
 def test_wrong_words_for_bench(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong(run("bench", *GEMM, "--against", "mkl"), 2, "compare with numpy, torch")
     wrong(run("bench", *GEMM, "--fail-slower", "much"), 2, "5% or 0.05")
-    wrong(run("bench", *GEMM, "--stability", "3"), 2, "not in this version")
     monkeypatch.setattr("autotune.cli.bench.find_spec", lambda name: None if name == "torch" else True)
     wrong(run("bench", *GEMM, "--against", "torch"), 3, "not installed")
     monkeypatch.setattr("autotune.cli.bench.find_spec", lambda name: True)

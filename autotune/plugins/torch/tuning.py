@@ -1,11 +1,10 @@
-"""The kernels of a model, tuned within one budget: the longest first, each as long as its share of the time.
+"""The kernels of a model, tuned within one budget: each once, wherever it runs.
 
 Knows how a model is compiled and that a part of a graph can be tuned. Must not know how that is done.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 
+from ...tuning import together
 from .backend import backend
 from .graphs import MADE
 
-LEAST = 0.05  # seconds: a part with less than this left is not begun
+LEAST = 0.05  # seconds: with less nothing is begun
 Progress = Callable[[str, int, float], None]
 
 
@@ -52,21 +52,19 @@ def tune(
             compiled(*inputs, **keywords)
     finally:
         MADE.reset(token)
-    parts.sort(key=_expected, reverse=True)
-    end, found = time.monotonic() + budget, []
-    for n, part in enumerate(parts):
-        left, whole = end - time.monotonic(), sum(map(_expected, parts[n:]))
+    if not parts:
+        return []
+    titles = {id(part.prepared): part.title for part in reversed(parts)}
+
+    def told(prepared: Any, trials: int, best: float) -> None:
+        if progress is not None:
+            progress(titles[id(prepared)], trials, best)
+
+    found, prepared = [], [part.prepared for part in parts]
+    results = together(prepared, budget, progress=told) if budget >= LEAST else [None] * len(parts)
+    for part, result in zip(parts, results):
         kernels = part.prepared.kernels
         count = len(kernels), len({k.program.digest for k in kernels})
-        if left < LEAST:
-            found.append(Tuned(part.title, *count, None, None, 0))
-            continue
-        told = (lambda trials, best, title=part.title: progress(title, trials, best)) if progress else None
-        result = part.prepared.tune(budget=left * _expected(part) / whole, progress=told)
-        found.append(Tuned(part.title, *count, result.default_seconds, result.seconds, result.trials))
+        known = (result.default_seconds, result.seconds, result.trials) if result else (None, None, 0)
+        found.append(Tuned(part.title, *count, *known))
     return found
-
-
-def _expected(part: Any) -> float:
-    """Seconds, by what is known or predicted."""
-    return sum(k.choice.seconds or k.choice.predicted or 1e-6 for k in part.prepared.kernels)
