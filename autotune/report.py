@@ -4,6 +4,8 @@ to the roof."""
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .codegen import build
@@ -56,8 +58,7 @@ def explain(prepared: Prepared) -> str:
     if len(prepared.program.computes) > 1:
         out += ["plan:", *(f"  {line}" for line in prepared.plan.lines(_times(prepared)))]
     for n, k in enumerate(prepared.kernels):
-        out += ["", f"kernel {n}: {', '.join(k.original.outputs)}", *(f"  {line}" for line in describe(k.original))]
-        out += _details(prepared, k)
+        out += ["", f"kernel {n}: {', '.join(k.original.outputs)}", *(f"  {line}" for line in explained(prepared, n))]
     return "\n".join(out) + "\n"
 
 
@@ -69,51 +70,70 @@ def _times(prepared: Prepared) -> dict[int, str]:
     }
 
 
-def _details(prepared: Prepared, k: PreparedKernel) -> list[str]:
-    spec, choice = prepared.workshop.spec, k.choice
+def explained(prepared: Prepared, n: int) -> list[str]:
+    """One kernel: its program, schedule, exact counts, predicted and measured time, and share of the roofline."""
+    k, spec = prepared.kernels[n], prepared.workshop.spec
+    operations = counted(prepared.operations(n))
+    lines = [f"operations: {operations}"] if operations else []
+    return [*lines, *describe(k.original), *_details(prepared, k, spec)]
+
+
+def _details(prepared: Prepared, k: PreparedKernel, spec: DeviceSpec) -> list[str]:
+    choice = k.choice
     nest = build.plan(k.program, choice.schedule, spec)
     counts = count_nest(nest)
     names = dict(zip((b.name for b in k.program.buffers), (b.name for b in k.original.buffers)))
-    out = [f"  chosen by: {choice.source} ({choice.reason})", "  schedule:"]
-    out += [f"    {step}" for step in choice.schedule.steps] or ["    (the plain nest)"]
-    out.append(f"  counts: {counts.flops:,} flops, {k.program.bytes:,} bytes at least")
+    out = [f"chosen by: {choice.source} ({choice.reason})", "schedule:"]
+    out += [f"  {step}" for step in choice.schedule.steps] or ["  (the plain nest)"]
+    out.append(f"counts: {counts.flops:,} flops, {k.program.bytes:,} bytes at least")
     for t in counts.traffic:
         if t.scope in ("input", "output", "temp"):
             touched = f"{t.loads:,} loads, {t.stores:,} stores, {t.footprint:,} elements touched"
-            out.append(f"    {names.get(t.buffer, t.buffer)}: {touched}")
+            out.append(f"  {names.get(t.buffer, t.buffer)}: {touched}")
     if spec.blocks:
-        out.append(f"  {conflicts(nest, spec.memory()).summary()}")
+        out.append(f"{conflicts(nest, spec.memory()).summary()}")
     roof = roofline_seconds(k.program, spec, prepared.threads)
     out.append(
-        f"  predicted: {duration(choice.predicted)}"
+        f"predicted: {duration(choice.predicted)}"
         + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items())
     )
     measured = choice.seconds
     if measured:
         rate = f", {k.program.flops / measured / 1e9:.1f} GFLOP/s, {k.program.bytes / measured / 1e9:.1f} GB/s"
         out.append(
-            f"  measured: {duration(measured)}{rate}, {100 * roof / measured:.0f} % of the roofline ({duration(roof)})"
+            f"measured: {duration(measured)}{rate}, {100 * roof / measured:.0f} % of the roofline ({duration(roof)})"
         )
     else:
-        out.append(f"  measured: not yet (roofline {duration(roof)})")
+        out.append(f"measured: not yet (roofline {duration(roof)})")
     return out
 
 
-def launched(prepared: Prepared, seconds: float) -> None:
-    """One line a launch on standard error."""
-    spec = prepared.workshop.spec
-    for k in prepared.kernels:
-        time = seconds if len(prepared.kernels) == 1 else (k.choice.seconds or seconds / len(prepared.kernels))
+def counted(operations: Iterable[str]) -> str:
+    """Names with how often they occur: "add x2, exp"."""
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in Counter(operations).items())
+
+
+def launched(prepared: Prepared, seconds: Sequence[float]) -> None:
+    """Where debugging asks for it: a line for each kernel on standard error, of the `seconds` that it took in a call,
+    and the graph of all that this process has launched."""
+    options, spec, count = prepared.options, prepared.workshop.spec, len(prepared.kernels)
+    if options.graph is not None:
+        from .page.launches import launches
+
+        launches(options.graph).add(prepared, seconds)
+    for n, (k, time) in enumerate(zip(prepared.kernels, seconds if options.debug >= 2 else ())):
         roof = roofline_seconds(k.program, spec, prepared.threads)
         flops, moved = k.program.flops, k.program.bytes
+        which = f"{prepared.said.title}{f' [{n + 1}/{count}]' if count > 1 else ''}"
+        what = counted(prepared.operations(n)) or ", ".join(k.original.outputs)
         print(
-            f"autotune: {','.join(k.original.outputs)} {duration(time)} {flops:,} flops {moved:,} bytes"
+            f"autotune: {which} ({what}) {duration(time)} {flops:,} flops {moved:,} bytes"
             f" {flops / time / 1e9:.1f} GFLOP/s {moved / time / 1e9:.1f} GB/s {100 * roof / time:.0f} % of roofline",
             file=sys.stderr,
         )
-        if prepared.options.debug >= 3:
+        if options.debug >= 3:
             print("\n".join(f"  {step}" for step in k.choice.schedule.steps), file=sys.stderr)
-        if prepared.options.debug >= 5:
+        if options.debug >= 5:
             print(build.plan(k.program, k.choice.schedule, spec), file=sys.stderr)
-    if prepared.options.debug >= 4:
+    if options.debug >= 4:
         print(prepared.source(), file=sys.stderr)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,14 +126,14 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         """Call the machine code that is current; it may be replaced meanwhile, and lives until the call ends."""
         addresses = [t.data_ptr() for t in tensors]
         buffers = (ctypes.c_void_p * max(64, len(addresses)))(*addresses)
-        prepared, start = self.prepared, time.perf_counter()
+        prepared = self.prepared
         entry, code = self._entry()
         entry(buffers, self._params, prepared.threads)
         del code
         if prepared.runners:
             prepared.settle()
-        if prepared.options.debug >= 2 or prepared.options.graph:
-            prepared.launched(time.perf_counter() - start)
+        if prepared.watched:
+            prepared.launched()
 
     def _entry(self) -> tuple[Any, Any]:
         kept: tuple[Any, Any] | None = self._code

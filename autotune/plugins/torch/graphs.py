@@ -20,7 +20,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from ...ir.errors import AutotuneError
 from ...options import Options
-from ...session import session
+from ...session import Said, session
 from ...signature import array_kind
 from ...tracer import Spec, trace
 from .compiled import KernelCall, Layout
@@ -205,7 +205,9 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
             replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
             for buffer, source in zip(traced.program.inputs, traced.arguments)
         ]
-        prepared = session().prepare(replace(traced.program, inputs=tuple(buffers)), options)
+        prepared = session().prepare(
+            replace(traced.program, inputs=tuple(buffers)), options, Said(title, traced.operations)
+        )
     except RefusedNode:
         raise
     except AutotuneError as error:
