@@ -25,6 +25,7 @@ from .devices import device
 from .devices.records import Policy
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
+from .ir.nest import Nest
 from .ir.plan import Plan
 from .ir.plan import from_json as plan_from_json
 from .ir.program import TensorProgram, to_json
@@ -177,9 +178,13 @@ class Workshop:
         self.objects.put(digest, canonical(row).encode())
         return PreparedKernel(original, program, choice, made[-1])
 
+    def nest(self, kernel: PreparedKernel) -> Nest:
+        """What a kernel's schedule makes of its program."""
+        return build.plan(kernel.program, kernel.choice.schedule, self.spec)
+
     def text(self, kernel: PreparedKernel, symbol: str, target: str = "llvm") -> str:
         """A kernel as it runs, in the language of a target: "llvm" or one of codegen.offload's."""
-        nest = build.plan(kernel.program, kernel.choice.schedule, self.spec)
+        nest = self.nest(kernel)
         if target == "llvm":
             from .codegen.llvm import render
 

@@ -85,8 +85,8 @@ def _layered(
     except networkx.NetworkXUnfeasible:
         raise ValueError("the graph has a cycle") from None
     layer = {key: n for n, keys in enumerate(generations) for key in keys}
-    for key in reversed([key for keys in generations for key in keys]):  # what nothing feeds stands near its reader
-        if not graph.in_degree(key) and graph.out_degree(key):
+    for key in reversed([key for keys in generations for key in keys]):  # near its readers, where that is no longer way
+        if graph.out_degree(key) >= max(graph.in_degree(key), 1):
             layer[key] = min(layer[other] for other in graph.successors(key)) - 1
     places = {node.key: _box(node, layer[node.key]) for node in nodes}
     wires: dict[int, list[str]] = {}
@@ -97,7 +97,7 @@ def _layered(
     layers: list[list[str]] = [[] for _ in generations]
     for key, place in places.items():
         layers[place.layer].append(key)
-    return wires, places, layers
+    return wires, places, [keys for keys in layers if keys]
 
 
 def _box(node: Node, layer: int) -> _Place:
@@ -176,6 +176,7 @@ def _spread(keys: Sequence[str], places: Mapping[str, _Place], wanted: Sequence[
 def _lines(edges: Sequence[Edge], wires: Mapping[int, Sequence[str]], places: Mapping[str, _Place]) -> Iterator[str]:
     yield ('<defs><marker id="at-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
            'orient="auto"><path d="M0 0L8 4L0 8z" fill="#9aa7b5"/></marker></defs>')  # fmt: skip
+    told: dict[str, int] = {}
     for n, e in enumerate(edges):
         start, *inner, end = (places[key] for key in wires[n])
         x, y = start.x, start.y + start.height
@@ -187,7 +188,8 @@ def _lines(edges: Sequence[Edge], wires: Mapping[int, Sequence[str]], places: Ma
             path += f"L{x:.1f} {y:.1f}" if p is not end else ""
         yield f'<path class="edge" d="{path}" marker-end="url(#at-tip)"/>'
         if e.label and not inner:
-            across, down = 0.15 * start.x + 0.85 * end.x + 7, end.y - 11
+            told[e.target] = told.get(e.target, 0) + 1
+            across, down = 0.15 * start.x + 0.85 * end.x + 7, end.y + 1 - 12 * told[e.target]
             yield f'<text class="label" x="{across:.1f}" y="{down:.1f}">{escape(e.label)}</text>'
 
 

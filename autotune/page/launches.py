@@ -11,7 +11,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +26,18 @@ KEPT = 101  # launches of a program whose times are looked at
 LINES = 6  # of operations in one box
 
 
-def boxes(prepared: Prepared, seconds: Sequence[float | None], prefix: str = "", first: int = 0) -> list[Node]:
+def boxes(
+    prepared: Prepared, names: Sequence[str], seconds: Sequence[float | None], prefix: str = "",
+    first: int | None = None,
+) -> list[Node]:  # fmt: skip
     """The kernels of a program with what each computes and how long it takes; a kernel's key is prefix and number.
-    `first`: the number in the report of the first one."""
+    `first`: the number in the report of the first one, if there is one."""
     found = []
-    for n, (k, spent) in enumerate(zip(prepared.kernels, seconds)):
+    for n, (k, name, spent) in enumerate(zip(prepared.kernels, names, seconds)):
         rates = f", {k.program.flops / spent / 1e9:.1f} GFLOP/s" if spent and k.program.flops else ""
         tail = [f"{duration(spent)}{rates}"] if spent else []
-        head = f"{prepared.said.title} {n}" if len(prepared.kernels) > 1 else prepared.said.title
-        rows = (head, *_rows(prepared.operations(n)), *tail)
-        found.append(Node(f"{prefix}{n}", rows, spent or 0.0, first + n))
+        rows = (name, *_rows(prepared.operations(n)), *tail)
+        found.append(Node(f"{prefix}{n}", rows, spent or 0.0, None if first is None else first + n))
     return found
 
 
@@ -49,6 +51,12 @@ def _rows(operations: Sequence[str]) -> list[str]:
         else:
             rows.append(name)
     return rows if len(rows) <= LINES else [*rows[: LINES - 1], f"and {len(rows) - LINES + 1} lines more"]
+
+
+def numbered(prepared: Prepared) -> list[str]:
+    """The program's title, with a number where it is several kernels."""
+    title, count = prepared.said.title, len(prepared.kernels)
+    return [f"{title} {n}" for n in range(count)] if count > 1 else [title]
 
 
 def joints(prepared: Prepared, prefix: str = "") -> list[Edge]:
@@ -91,9 +99,9 @@ class Launches:
         nodes, edges = list[Node](), list[Edge]()
         for n, seen in enumerate(self._seen.values()):
             spent = [median(row) for row in zip(*seen.seconds)]
-            for node in boxes(seen.prepared, spent, f"{n}."):
-                times = f"launched {seen.count} time{'s' * (seen.count != 1)}"
-                nodes.append(Node(node.key, (*node.lines, times), node.weight, None))
+            times = f"launched {seen.count} time{'s' * (seen.count != 1)}"
+            made = boxes(seen.prepared, numbered(seen.prepared), spent, f"{n}.")
+            nodes += [replace(node, lines=(*node.lines, times)) for node in made]
             edges += joints(seen.prepared, f"{n}.")
         return draw(nodes, edges, f"launched by process {self._process}")
 
