@@ -185,12 +185,15 @@ class Prepared:
             changed()
 
     def launched(self) -> list[float]:
-        """Seconds of each kernel in the last call of a watched program; said and drawn where debugging asks for it."""
+        """Seconds of each kernel in the last call of a watched program; said and drawn where debugging asks for it.
+        None where the code has just been exchanged for what was not called yet."""
         from .codegen.chain import TIMES
         from .report import launched
 
         count = 2 * len(self.kernels) + 2
         known = (ctypes.c_int64 * count).from_address(self.code[0].addresses[TIMES])
+        if not known[count - 2]:
+            return []
         at = [known[n] + known[n + 1] * 1e-9 for n in range(0, count, 2)]
         spent = [max(b - a, 1e-9) for a, b in zip(at, at[1:])]
         launched(self, spent)

@@ -317,7 +317,7 @@ def report(budget: str | None, against: str | None, output: Path, quiet: bool, *
         if wrong := [o for o, value in (("budget", budget), ("against", against)) if value is not None]:
             raise UsageError(f"{given['source']} holds what was measured: --{wrong[0]} has no meaning")
         each = lambda record: ready({**given, "device": record["device"], "threads": record["threads"]})
-        return reports.of_records(given["source"], rows, each, f"autotune report {name}", output)
+        return reports.of_records(given["source"], rows, each, f"autotune report {name}", output, quiet)
     todo, options = chosen(given), ready({**given, "budget": budget})
     return reports.of_cases(todo, options, budget is not None, against, f"autotune report {name}", output, quiet)
 

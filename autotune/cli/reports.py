@@ -33,6 +33,7 @@ from .output import Progress, say, words
 from .run import FIELDS, Record, exit_code, prepare, run, save
 
 ROUNDS = 15
+TOLD = 25  # records after which progress is said
 _PEER_NAMES = {"eager", "inductor"}
 _NUMBERS = ("seconds", "default_seconds", "gflops", "gbytes_per_s", "roofline_fraction")
 
@@ -90,12 +91,14 @@ def of_cases(
 
 
 def of_records(
-    path: Path, rows: Sequence[Any], options_of: Callable[[Record], Options], command: str, output: Path
+    path: Path, rows: Sequence[Any], options_of: Callable[[Record], Options], command: str, output: Path, quiet: bool
 ) -> int:
     """Report on what a sweep or a comparison found, beside the schedules that the store has for it now."""
     found = _Gathered()
-    for number, row in enumerate(rows, 1):
-        record = _record(path, number, row)
+    records = [_record(path, number, row) for number, row in enumerate(rows, 1)]
+    for number, record in enumerate(records, 1):
+        if number % TOLD == 0 and not quiet:
+            say(f"{number} of {len(records)} records")
         try:
             plain = {name: record[name] for name in ("op", "params", "dtype")} | {"arrays": record.get("arrays", {})}
             (case,) = entry(path, number, plain)
@@ -104,8 +107,6 @@ def of_records(
             problem = str(error).splitlines()[0]
             found.notes.append(f"{record['op']} {words(record['params'])}: its kernels cannot be shown here: {problem}")
             found.wholes.append(_whole(record, (), ""))
-    if not found.specs:
-        found.specs.append((device("cpu"), 1))
     _write(found, f"{path.name}: {len(rows)} cases", command, output)
     return 0
 
