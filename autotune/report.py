@@ -113,6 +113,8 @@ def _details(prepared: Prepared, k: PreparedKernel, spec: DeviceSpec, measured: 
         f"predicted: {duration(choice.predicted)}"
         + "".join(f", {name} {duration(s)}" for name, s in choice.terms.items())
     )
+    if choice.promise:
+        out.append(f"promise: {choice.promise}")
     if measured:
         rate = f", {k.program.flops / measured / 1e9:.1f} GFLOP/s, {moved(k.program) / measured / 1e9:.1f} GB/s"
         out.append(

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = 2.0
 LONG_SECONDS = 20e-6
+LIMIT = 0.1  # `tune="auto"` runs a pick at once that is promised to be at most so much slower than the best
+TRIED = 16  # candidates that it measures of each kernel otherwise
 
 
 class Session:
@@ -165,13 +167,8 @@ class Prepared:
         self.kernels = [k for way in made for k in way]
         self._link()
         sources = {k.choice.source for k in self.kernels}
-        if (
-            options.tune == "first-call"
-            and sources != {"cache"}
-            or options.tune == "auto"
-            and sources & {"model", "transfer"}
-        ):
-            self.tune()
+        if options.tune == "first-call" and sources != {"cache"} or options.tune == "auto" and self._unsure():
+            self.tune(trials=options.trials or (TRIED if options.tune == "auto" else None))
         elif options.tune == "background" and sources != {"cache"}:
             threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
 
@@ -198,6 +195,11 @@ class Prepared:
         spent = [max(b - a, 1e-9) for a, b in zip(at, at[1:])]
         launched(self, spent)
         return spent
+
+    def _unsure(self) -> bool:
+        """Whether a kernel may be further from its best than is worth running without a measurement."""
+        guesses = [k.choice for k in self.kernels if k.choice.source != "cache"]
+        return any(c.promise is None or c.promise.bound > LIMIT for c in guesses)
 
     def _link(self) -> None:
         if len(self.kernels) == 1 and not self.watched:

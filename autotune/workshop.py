@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from .options import Options, user_directory
 if TYPE_CHECKING:
     from .search.correction import Correction
     from .search.ranking import Ranking
+    from .search.regret import Promise
     from .search.tune import Outcome
     from .session import Session
 
@@ -46,7 +47,8 @@ _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a sec
 
 @dataclass(frozen=True)
 class Choice:
-    """The schedule that a kernel runs and where it came from: cache | transfer | model | tuned."""
+    """The schedule that a kernel runs and where it came from: cache | transfer | model | tuned. `promise`: how far from
+    the best one that nobody measured may be; None where nothing can be said."""
 
     schedule: Schedule
     source: str
@@ -54,6 +56,7 @@ class Choice:
     predicted: float | None = None
     seconds: float | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    promise: Promise | None = None
 
 
 @dataclass
@@ -130,7 +133,7 @@ class Workshop:
             key = self.key(program)
             for found in self._stored(key):
                 here = found.record.key
-                if here.program != key.program and (self.options.frozen or not _near(here.extents, key.extents)):
+                if here.program != key.program and (self.options.frozen or not near(here.extents, key.extents)):
                     continue  # another shape's schedule is a guess, and a poor one from far away
                 try:
                     schedule = schedule_from_json(json.loads(found.record.schedule_json))
@@ -140,10 +143,12 @@ class Workshop:
                 except AutotuneError as error:
                     self._debug(f"a stored schedule does not hold here ({found.reason}): {error}")
                     continue
-                seconds = found.record.measurement.seconds if found.source == "cache" else None
-                return PreparedKernel(
-                    original, program, Choice(schedule, found.source, found.reason, None, seconds), loaded
-                )
+                mine = found.source == "cache"
+                choice = Choice(
+                    schedule, found.source, found.reason, None, found.record.measurement.seconds if mine else None,
+                    promise=None if mine else self.promise(found.source),
+                )  # fmt: skip
+                return PreparedKernel(original, program, choice, loaded)
         if self.options.frozen:
             miss = lookup.find(self.store, self.key(program))
             why = getattr(miss, "reason", "")
@@ -158,6 +163,12 @@ class Workshop:
             warnings.warn(f"stored results are out of reach: {error}", stacklevel=2)
             return []
 
+    def promise(self, source: str, terms: Mapping[str, float] | None = None) -> Promise | None:
+        """How far from the best a pick may be that comes from `source`. Nothing is known of devices with blocks."""
+        from .search import regret
+
+        return None if self.spec.blocks else regret.of(regret.shipped(), regret.kind(source, terms or {}))
+
     def modelled(self, original: TensorProgram, program: TensorProgram) -> PreparedKernel:
         """The model's first choice. It is a pure function of program, device and toolchain: it is kept beside the
         code."""
@@ -166,17 +177,19 @@ class Workshop:
         if kept is not None:
             row = json.loads(kept)
             schedule = schedule_from_json(row["schedule"])
-            choice = Choice(schedule, "model", "the model's first choice", row["predicted"], None, row["terms"])
-            return PreparedKernel(original, program, choice, self.load(program, schedule))
+            return PreparedKernel(original, program, self._first(schedule, row), self.load(program, schedule))
         from .search.ranking import first_valid
 
         made: list[jit.Loaded] = []
         candidate = first_valid(self.ranking(program), lambda c: made.append(self.load(program, c.schedule)))
         predicted = candidate.predicted if candidate.predicted < float("inf") else None
-        choice = Choice(candidate.schedule, "model", "the model's first choice", predicted, None, candidate.terms)
-        row = {"schedule": choice.schedule.to_json(), "predicted": predicted, "terms": choice.terms}
+        row = {"schedule": candidate.schedule.to_json(), "predicted": predicted, "terms": candidate.terms}
         self.objects.put(digest, canonical(row).encode())
-        return PreparedKernel(original, program, choice, made[-1])
+        return PreparedKernel(original, program, self._first(candidate.schedule, row), made[-1])
+
+    def _first(self, schedule: Schedule, row: Mapping[str, Any]) -> Choice:
+        promise = self.promise("model", row["terms"]) if row["predicted"] else None
+        return Choice(schedule, "model", "the model's first choice", row["predicted"], None, row["terms"], promise)
 
     def nest(self, kernel: PreparedKernel) -> Nest:
         """What a kernel's schedule makes of its program."""
@@ -378,7 +391,7 @@ def _own_source(room: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether a schedule tuned for extents `a` is a better guess for `b` than the model's: no extent is far from its
     own."""
     return len(a) == len(b) and all(max(x, y) <= FAR * min(x, y) for x, y in zip(a, b))

@@ -86,8 +86,8 @@ class Bench:
         for n, priced in enumerate(ranking.priced):
             some = rng.permutation(len(priced.seconds))[: max(1, others // len(ranking.priced))]
             picks += [ranking.candidate(n, int(row), "random") for row in some]
-        picks = list({c.schedule.digest: c for c in picks}.values())
-        built, failed, wrong = [], Counter[str](), list[str]()
+        picks = list({c.schedule.digest: c for c in reversed(picks)}.values())[::-1]  # the model's keep their origin
+        built, failed, wrong, told = [], Counter[str](), list[str](), dict[str, str]()
         for c in picks:
             if self.left() < 0:
                 failed["no time"] += 1
@@ -96,7 +96,8 @@ class Bench:
             if report.ok:
                 built.append((c, report.handle))
             else:
-                failed[report.reason or str(report.status)] += 1
+                failed[why := report.reason or str(report.status)] += 1
+                told.setdefault(why, report.message[:500])
                 wrong += [report.message[:500]] if str(report.status) in ("correctness", "runtime") else []
         policy = Policy(threads=self.spec.cores, race=1e9)
         handles = [h for _, h in built if h is not None]
@@ -106,7 +107,7 @@ class Bench:
             {"origin": c.origin, "point": c.point, "predicted": c.predicted, "seconds": t.seconds, "minimum": t.minimum}
             for (c, _), t in zip(built, times) if t.ok and t.samples
         ]  # fmt: skip
-        return {"candidates": found, "checked": len(built), "failed": dict(failed), "wrong": wrong}
+        return {"candidates": found, "checked": len(built), "failed": dict(failed), "told": told, "wrong": wrong}
 
 
 def environment(b: Bench) -> dict[str, Any]:

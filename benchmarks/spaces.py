@@ -122,7 +122,8 @@ def record(
     recording.run(todo, anchor, begun + seconds)
     complete = len(journal.results) == len(done) + len(todo)
     if complete:
-        t4.write(folder / f"{name}.json.xz", t4.Document(tuple(journal.results), about))
+        path, document = folder / f"{name}.json.xz", t4.Document(tuple(journal.results), about)
+        t4.write(path, recorded.merged(t4.read(path), document) if path.exists() else document)
         journal.path.unlink()
     counts = Counter(str(r.status) for r in journal.results)
     what = ", ".join(f"{n} {word}" for word, n in counts.most_common())
@@ -151,7 +152,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for each program ({SECONDS:.0f})")
     parser.add_argument("--points", type=int, default=POINTS, help=f"of each space, at most ({POINTS})")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--again", action="store_true", help="record what is complete once more")
+    parser.add_argument("--again", action="store_true", help="record what is complete once more, and keep both")
     parser.add_argument("-o", "--output", type=Path, default=HERE)
     given = parser.parse_args()
     if given.command == "list":
@@ -160,7 +161,7 @@ def main() -> int:
     complete = True
     for name in given.program or PROGRAMS:
         if (given.output / f"{name}.json.xz").exists() and not given.again:
-            print(f"{name}: complete already; --again records it once more")
+            print(f"{name}: complete already; --again records it once more, and keeps both")
             continue
         complete &= record(name, given.output, given.seconds, given.points, given.seed)
     return int(not complete)

@@ -24,6 +24,7 @@ from autotune.ir.program import TensorProgram, canonical_names
 from autotune.ir.schedule import Schedule
 from autotune.ir.steps import ComputeAt, Split, Step
 from autotune.options import Options
+from autotune.search import regret
 from autotune.search.ranking import Candidate, Ranking
 from autotune.session import Prepared, Session
 from autotune.tracer import trace
@@ -98,6 +99,21 @@ def test_near_shapes_take_a_schedule_over_and_far_ones_do_not(fresh: Fresh, opti
     assert sources(fresh().prepare(product(n=300), options)) == ["model"]
     with pytest.raises(FrozenError, match="nearest shape"):
         fresh().prepare(product(n=36), replace(options, frozen=True))
+
+
+@pytest.mark.parametrize(("bound", "source"), [(0.05, "model"), (0.3, "tuned"), (None, "tuned")])
+def test_auto_measures_what_is_not_promised_to_be_near(
+    fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch, bound: float | None, source: str
+) -> None:
+    known = {} if bound is None else {regret.ANY: regret.Promise(regret.ANY, bound, 20)}
+    monkeypatch.setattr(regret, "shipped", lambda: known)
+    made = fresh().prepare(product(), replace(options, tune="auto"))
+    assert sources(made) == [source]
+    if source == "model":
+        assert "promise: at most 5 % from the best" in made.explain()
+    else:
+        assert 1 <= made.result.trials <= 4
+        assert sources(fresh().prepare(product(), replace(options, tune="auto"))) == ["cache"]
 
 
 def test_a_miss_under_frozen_is_a_usage_error(fresh: Fresh, options: Options) -> None:

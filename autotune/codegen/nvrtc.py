@@ -41,11 +41,29 @@ def version() -> str:
 
 def compile(text: str, arch: str, given: str = "") -> tuple[bytes, dict[str, Resources]]:
     """A cubin and what each kernel in it uses. Raises BuildError with the compiler's log and a reason: arch | compile |
-    garbage. The compiler runs in this process: `offline` keeps its crashes out of it."""
+    garbage. The compiler runs in this process: `offline` keeps its crashes out of it.
+
+    From NVRTC 12.9 on a binary may come from the driver's cache, and then no figures come with it."""
+    binary, log = _compiled(text, arch, given)
+    found = resources(log)
+    if not found:
+        binary, log = _compiled(text, arch, given, "--no-cache")
+        found = resources(log)
+    if not found:
+        raise tools.garbage(f"NVRTC for {arch}", log, "there are no figures of its kernels")
+    return binary, found
+
+
+def cubin(text: str, arch: str) -> bytes:
+    """The cubin alone, from the driver's cache where it is there. Raises BuildError as `compile` does."""
+    return _compiled(text, arch, "")[0]
+
+
+def _compiled(text: str, arch: str, given: str, *more: str) -> tuple[bytes, str]:
     nvrtc, program = library(given), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
     try:
-        options = [f"--gpu-architecture={arch}", "--ptxas-options=-v", "--std=c++17", "-lineinfo"]
+        options = [f"--gpu-architecture={arch}", "--ptxas-options=-v", "--std=c++17", "-lineinfo", *more]
         words = (ctypes.c_char_p * len(options))(*map(str.encode, options))
         status = nvrtc.nvrtcCompileProgram(program, len(options), words)
         log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace")
@@ -53,10 +71,10 @@ def compile(text: str, arch: str, given: str = "") -> tuple[bytes, dict[str, Res
         if status:
             reason = "arch" if "invalid value for --gpu-architecture" in log else "compile"
             raise BuildError(f"NVRTC refused the text for {arch}: {log.strip() or f'status {status}'}", log, reason)
-        binary, found = _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), resources(log)
-        if not binary.startswith(b"\x7fELF") or not found:
-            raise tools.garbage(f"NVRTC for {arch}", log, "there is no binary, or no figures of its kernels")
-        return binary, found
+        binary = _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        if not binary.startswith(b"\x7fELF"):
+            raise tools.garbage(f"NVRTC for {arch}", log, "there is no binary")
+        return binary, log
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -44,7 +44,7 @@ def binary(text: str, spec: DeviceSpec) -> Code:
         return Code(text)
     maker = nvrtc.version() if spec.kind == "cuda" else " ".join(amdgpu.compiler())
     try:
-        data = nvrtc.compile(text, spec.arch)[0] if spec.kind == "cuda" else amdgpu.link(text, spec.arch)
+        data = nvrtc.cubin(text, spec.arch) if spec.kind == "cuda" else amdgpu.link(text, spec.arch)
     except BuildError as error:
         if error.reason != "arch":
             raise

@@ -35,8 +35,7 @@ from ..ir.steps import (
     copy_loop,
 )
 from .facts import Access, Facts, Stage
-from .machine import Machine
-from .panel_model import PAGE
+from .machine import PAGE, Machine
 from .rows import RowsSketch
 from .sketch import Column, Point, Priced, broken, grid, select, vectorized
 

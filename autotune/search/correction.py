@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import CacheError
-from .metrics import Array, pairwise, peak
+from .metrics import TIE, Array, pairwise, peak
 from .recorded import Space
 from .sketch import Column, Priced
 
@@ -130,7 +130,8 @@ def predictions(space: Space, correction: Correction | None = None) -> tuple[Arr
 def judged(space: Space, correction: Correction | None = None) -> dict[str, float]:
     """How well a space is predicted."""
     predicted, measured = predictions(space, correction)
-    return {**{f"peak@{k}": peak(predicted, measured, k) for k in (1, 5, 8)}, "pairwise": pairwise(predicted, measured)}
+    pairs = {"pairwise": pairwise(predicted, measured, max(TIE, space.noise)), "noise": space.noise}
+    return {f"peak@{k}": peak(predicted, measured, k) for k in (1, 5, 8)} | pairs
 
 
 def left_out(spaces: Sequence[Space]) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Unroll
 from .facts import Facts, Stage
-from .machine import Machine
+from .machine import PAGE, Machine
 from .panel import MAX_STATEMENTS
 from .sketch import Point, Priced, broken, grid, select, vectorized
 
@@ -49,6 +49,12 @@ class LanesSketch:
     def _bytes(self, axis: str) -> int:
         return sum(a.buffer.bytes for a in self.stage.loads if a.uses(axis))
 
+    @property
+    def _apart(self) -> int:
+        """Bytes between rows."""
+        steps = [a.strides[self.u] * a.buffer.dtype.bytes for a in self.stage.reads if self.u and a.uses(self.u)]
+        return max(steps, default=1)
+
     def _loads(self, axis: str | None) -> int:
         return sum(a.uses(axis) for a in self.stage.reads) if axis else 0
 
@@ -75,7 +81,10 @@ class LanesSketch:
         others = float(stage.compute.points) / (m * n * k)
         chains = mr * nr * nv
         by_u, by_w = self._loads(self.u), self._loads(self.w)
-        vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1)) if self.w else nv * mr * max(len(stage.reads), 1)
+        if self.w:
+            vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1))
+        else:
+            vector_loads = nv * (mr * by_u + len(stage.reads) - by_u)
         # Arrays start anywhere: vectors as wide as a line lie across two of them, half vectors only every second time.
         # A machine that issues one full vector a cycle issues two of half the width.
         half = columns["half"]
@@ -83,18 +92,18 @@ class LanesSketch:
         fma = np.where(mach.fma_per_cycle <= 1, mach.fma_per_cycle * (1 + half), mach.fma_per_cycle)
         issued = np.where(mach.loads_per_cycle <= 1, mach.loads_per_cycle * (1 + half), mach.loads_per_cycle)
         ops = max(stage.light - 1, 1) + 12 * stage.heavy
-        step = np.maximum(
-            np.maximum(chains * ops / fma, vector_loads * crossing / issued),
-            mach.fma_latency,
-        )
+        chain = np.ceil(k / (nv * width)) * chains * ops
+        step = np.maximum(np.maximum(chains * ops / fma, vector_loads * crossing / issued), mach.latency(chain))
         step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
         tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
         compute = tiles * np.ceil(k / (nv * width)) * step * mach.cycle
-        tail = tiles * (chains * 12 + 15 + np.where(k % (nv * width) > 0, step + 5, 0)) * mach.cycle
+        tail = tiles * (mr * nr * 10 + chains * 2 + 15 + np.where(k % (nv * width) > 0, step + 5, 0)) * mach.cycle
         bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
         home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
         flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1.0
+        # Rows a multiple of a page apart are in one set of the first cache, which holds no more of them than its ways.
+        flow = flow * np.where((mr >= mach.l1_ways) & (self._apart % PAGE == 0), 0.8, 1.0)
         memory = bytes_in * mach.byte(home) / flow
         share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0
         busy = (compute + tail) * share

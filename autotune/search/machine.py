@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,9 @@ import numpy as np
 from ..devices.spec import DeviceSpec
 from ..ir.dtypes import DType
 from .sketch import Column
+
+PAGE = 4096  # bytes; rows so far apart share one set of a first cache with that many bytes a way, and need a page each
+WINDOW = 256  # instructions that a processor has begun and not ended
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,20 @@ class Machine:
     @property
     def fma_latency(self) -> float:
         return self.spec.fma_latency
+
+    def latency(self, chain: Column | float) -> Column:
+        """Cycles that a step waits for the one before it, in a chain of so many instructions: the processor has
+        begun what comes after a short one."""
+        return np.asarray(self.fma_latency / np.maximum(1.0, WINDOW / np.maximum(chain, 1.0)))
+
+    def held(self, cache: str, apart: int, run: Column) -> Column:
+        """How many runs of `run` bytes, each `apart` bytes after the last, stay in a cache: those a power of two apart
+        share few of its sets."""
+        found = self.spec.cache(cache)
+        if found is None:
+            return np.full(np.shape(run), np.inf)
+        way = found.bytes // found.ways
+        return np.asarray(found.ways * np.minimum(way / math.gcd(apart, way), way / np.maximum(run, found.line)))
 
     @property
     def loads_per_cycle(self) -> float:

@@ -16,11 +16,12 @@ def peak(predicted: Array, measured: Array, k: int) -> float:
     return float(measured.min() / measured[first].min())
 
 
-def pairwise(predicted: Array, measured: Array) -> float:
-    """Of all pairs whose times differ by more than a tie, the share that is predicted in the right order."""
+def pairwise(predicted: Array, measured: Array, tie: float = TIE) -> float:
+    """Of all pairs whose times differ by more than `tie` (of the logarithm), the share that is predicted in the right
+    order."""
     gap = np.log(measured)[:, None] - np.log(measured)[None, :]
     order = np.sign(predicted[:, None] - predicted[None, :])
-    apart = np.triu(np.abs(gap) > TIE)
+    apart = np.triu(np.abs(gap) > tie)
     if not apart.any():
         return 1.0
     return float(((order == np.sign(gap)) + 0.5 * (order == 0))[apart].mean())

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir.expr import HEAVY, Op, distinct, names
-from .machine import Machine
+from .machine import PAGE, Machine
 from .sketch import Column, Columns, select
 
 if TYPE_CHECKING:
     from ..ir.dots import Dot
     from .panel import PanelSketch
 
-PAGE = 4096  # rows so far apart share one set of a first cache with that many bytes a way, and need a page each
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself
@@ -28,6 +27,7 @@ WIDE_COPY = {1: 0.25, 2: 0.25, 3: 0.25, 8: 0.22}  # cycles an element of 16 lane
 TURNED_COPY = 0.15  # more, for a turn
 TALL_COPY = {1: 0.5, 2: 0.5}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
+RUN = {"L2": 5.0, "L3": 31.0, "DRAM": 40.0}  # cycles to begin a run of bytes in another page, by where it lies
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
 OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
 
@@ -163,7 +163,8 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
         cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.08 * ports
         # A panel that the first cache does not hold comes from the second again for the next rows.
         cycles = np.maximum(cycles, np.where(s.kc * s.nr * s.size > mach.l1, mach.refill(vectors, s.lanes), 0.0))
-        return np.maximum(np.maximum(cycles, mach.fma_latency), (work + ports + 3) / 5.0)
+        chain = s.kc * (s.depth / s.k) * (work + ports)
+        return np.maximum(np.maximum(cycles, mach.latency(chain)), (work + ports + 3) / 5.0)
 
     full_rows, rest_rows = np.floor(s.m / s.mr), s.m % s.mr
     full_columns, rest_columns = np.floor(s.n / s.nr), np.ceil((s.n % s.nr) / s.lanes)
@@ -184,9 +185,7 @@ def _conflicts(mach: Machine, s: _Shape) -> Column:
     factor *= np.where(far, 1 + 0.01 * s.mr, 1.0)
     # The wide operand is read again for the next rows, as it lies: few registers are few rows, and many readings.
     again = np.where(s.wide == 0, 1 - 1 / np.ceil(s.m / s.mr), 0.0)
-    crowded = 0.9 if mach.spec.vector_registers < 32 else 0.1
     for slower, where in (
-        (crowded, (s.span % PAGE == 0) & (s.kc > 16)), (0.2, (s.kc > 64) & (s.span >= PAGE)),
         (0.05, (s.kc > 64) & (s.span >= PAGE // 2) & (s.span < PAGE)), (0.08, s.kc * s.nr * s.size > mach.l1),
     ):  # fmt: skip
         factor *= 1 + np.where(where, slower * again, 0.0)
@@ -204,12 +203,28 @@ def _traffic(mach: Machine, s: _Shape) -> Column:
     again = np.where(near, 0.0, np.where(block < 0.5 * mach.l3, s.row_blocks - 1, 0.0))
     level = mach.level(tall + wide + result)
     home, flow = mach.byte(level), _flow(mach, s, SCATTERED.get(level, 1.0))
-    total = (tall * s.tall_passes + wide * wide_passes / flow) * home + wide * again * mach.byte("L3")
+    read = wide * wide_passes / flow * home + wide * again * mach.byte("L3")
+    total = tall * s.tall_passes * home + np.where(_apart(s), np.maximum(wide * home, _begun(mach, s, level)), read)
     # A packed block that the second cache cannot hold is written out and read back.
     beyond = np.where(block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
     total += np.where((s.wide > 0) & (block > 0.7 * mach.l2), 2.5 * wide * beyond, 0.0)
     total += np.where((s.tall > 0) & (s.mc * s.kc * s.size > 0.7 * mach.l2), 2 * tall * mach.byte("L3"), 0.0)
     return total + result * (2 * s.passes - 1) * mach.byte(mach.level(result))
+
+
+def _apart(s: _Shape) -> Column:
+    """Whether the wide operand is read as it lies in runs that are pages apart."""
+    return np.asarray((s.wide == 0) & (s.kc > 16) & (s.span >= PAGE) & (not s.strided))
+
+
+def _begun(mach: Machine, s: _Shape, level: str) -> Column:
+    """Seconds to begin the runs of such an operand: nothing foresees them. Those of a panel are begun again for each
+    tile of rows where the first cache does not hold them, those of a block for each block of rows."""
+    first, near = RUN.get(level, RUN["L2"]), RUN["L2"]
+    tiles = np.where(s.kc > mach.held("L1", s.span, s.nr * s.size), np.ceil(s.mc / s.mr) - 1, 0.0) * near
+    blocks = np.where(s.kc <= mach.held("L2", s.span, s.nc * s.size), near, first)
+    runs = s.depth * np.ceil(s.n / s.nr) * s.wide_loads
+    return runs * (first + (s.row_blocks - 1) * blocks + s.row_blocks * tiles) * mach.cycle
 
 
 def _flow(mach: Machine, s: _Shape, least: float) -> Column:

@@ -121,19 +121,6 @@ class Ranking:
         heads = [int(starts[n] + np.argmin(self.priced[n].seconds)) for n in near if len(self.priced[n].seconds)]
         return [*heads, *(int(at) for at in self._order[:limit] if at not in heads)][:limit]
 
-    def neighbours(self, of: Candidate) -> list[Candidate]:
-        """Points of the same sketch that differ in one hole (a block size and its loop order count as one), best
-        first."""
-        if of.sketch < 0:
-            return []
-        priced = self.priced[of.sketch]
-        table = np.stack(list(priced.columns.values()), axis=1)
-        distance = (table != table[of.row]).sum(axis=1)
-        near = np.flatnonzero((distance >= 1) & (distance <= 2))
-        # One hole apart first, then two; within each, as predicted.
-        near = near[np.lexsort((priced.seconds[near], distance[near]))]
-        return [self.candidate(of.sketch, int(r), "move") for r in near[:64]]
-
 
 def first_valid(ranking: Ranking, valid: Any) -> Candidate:
     """The model's first choice that `valid` accepts (it raises AutotuneError otherwise); the plain nest at worst."""

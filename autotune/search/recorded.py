@@ -121,6 +121,13 @@ class Space:
         """The best of what a search may pick."""
         return min(s for row, s in self.seconds.items() if not self.why(row))
 
+    @cached_property
+    def noise(self) -> float:
+        """Below so much (of the natural logarithm) a difference of two times says nothing: twice the deviation of
+        their difference, from two recordings; 0 where there is only one."""
+        rows = [float(r.extra["apart"][0]) for r in self.results.values() if "apart" in r.extra]
+        return 2 * float(np.std(rows)) / math.sqrt(2) if rows else 0.0
+
     def why(self, row: Row) -> str:
         """The rule of thumb that leaves a point out, "" if none."""
         why = self.whole.priced[row[0]].why if row[0] >= 0 else None
@@ -159,7 +166,7 @@ def space(document: t4.Document, where: str) -> Space:
             for n, p in enumerate(whole.priced)
             for at, values in enumerate(zip(*(c.tolist() for c in p.columns.values())))
         }  # fmt: skip
-        quiet = median(float(r.extra["anchor"][0]) for r in document.results if "anchor" in r.extra)
+        quiet = _quiet(document.results)
         found: dict[Row, tuple[t4.Result, str]] = {}
         for r in document.results:
             holes = dict(r.configuration)
@@ -183,9 +190,48 @@ def space(document: t4.Document, where: str) -> Space:
     )  # fmt: skip
 
 
+def merged(first: t4.Document, second: t4.Document) -> t4.Document:
+    """Two recordings of one space as one: of each point measured in both, all samples, the second's as if the machine
+    had been as it was for the first. What a single recording says of its best point is partly luck. Raises CacheError
+    where the recordings are of different spaces."""
+    about = [{k: d.metadata["autotune"][k] for k in ("program", "threads", "reduction")} for d in (first, second)]
+    if about[0] != about[1]:
+        raise CacheError("the recordings are of different programs, threads or parts of the space: remove one")
+    quiet = [_quiet(d.results) for d in (first, second)]
+    there = {_identity(r): _without_drift(r, quiet[1]) for r in second.results if _timed(r)}
+    both = [(_without_drift(r, quiet[0]), there[_identity(r)]) for r in first.results
+            if _timed(r) and _identity(r) in there]  # fmt: skip
+    level = median(a.seconds / b.seconds for a, b in both) if both else 1.0
+
+    def joined(r: t4.Result) -> t4.Result:
+        other = there.get(_identity(r))
+        if not _timed(r) or other is None:
+            return r
+        scale = level * float(r.extra["anchor"][0]) / quiet[0]
+        apart = other.seconds * scale / r.seconds
+        samples = (*r.runtimes, *(t * scale for t in other.runtimes))
+        extra = {**r.extra, "apart": (float(f"{math.log(apart):.4g}"), "")}
+        return replace(r, seconds=r.seconds * (1 + apart) / 2, runtimes=samples, extra=extra)
+
+    return t4.Document(tuple(map(joined, first.results)), first.metadata)
+
+
+def _identity(r: t4.Result) -> tuple[Any, ...]:
+    return (*sorted(r.configuration.items()), r.extra.get("schedule"))
+
+
+def _timed(r: t4.Result) -> bool:
+    return r.status is Status.OK and "anchor" in r.extra
+
+
+def _quiet(results: Iterable[t4.Result]) -> float:
+    """What the anchor takes (ms) while nothing disturbs it."""
+    return median(float(r.extra["anchor"][0]) for r in results if "anchor" in r.extra)
+
+
 def _without_drift(r: t4.Result, quiet: float) -> t4.Result:
     """Times as if the machine had been as fast throughout as it was in the middle."""
-    if "anchor" not in r.extra or r.status is not Status.OK:
+    if not _timed(r):
         return r
     scale = quiet / float(r.extra["anchor"][0])
     return replace(r, seconds=r.seconds * scale, runtimes=tuple(t * scale for t in r.runtimes))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
@@ -28,9 +30,12 @@ from ..ir.steps import (
     Unroll,
 )
 from .facts import UNKNOWN, Access, Facts, Stage
-from .machine import Machine
+from .machine import PAGE, Machine
 from .maps import cuts
 from .sketch import Point, Priced, grid, select, vectorized
+
+TWICE = 0.98  # of the arithmetic, where a statement is of two vectors and addresses are computed half as often
+CROWDED = 1.5  # how much slower stages run whose lines push each other out of the first cache
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,12 @@ class RowsSketch:
             inner = s.compute.points / max(_product(s, self.rows), 1)
             v = self.rows[-1] if self.across else self.vector_axis(s) or ""
             cut = bool(cuts(s, s.axes))
-            loads = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            loads: Any = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
+            if s is self.last:
+                loads = loads - len(self.shared) * (1 - 1 / columns["block"])
             work = ((1 if cut else s.light) + 14 * s.heavy) / mach.fma_per_cycle
-            least = max(work, loads / mach.loads_per_cycle)
+            least = np.maximum(work, loads / mach.loads_per_cycle)
+            chain = 1e9 if self.across else inner / self.lanes * (s.light + 14 * s.heavy)
             if self.slides(s):
                 lines = columns["lines"].astype(float)
                 # Lines below each other share what windows of the one above have loaded.
@@ -117,10 +125,12 @@ class RowsSketch:
                 spilled = red * lines + red * 2 > self.spec.vector_registers
                 one, overhead = one * np.where(spilled, 3.0, 1.0), np.full_like(red, 8.0)
             elif s.is_reduction:
-                one = np.maximum(least, mach.fma_latency / red) + 2.0 / red
-                overhead = red * 2 + 25 + np.where(inner % (red * self.lanes) > 0, red * one, 0)
+                one = np.maximum(least, mach.latency(chain) / red) + 2.0 / red
+                # The end of one row's reduction runs beside the next row's beginning.
+                rest = np.where(inner % (red * self.lanes) > 0, red * one, 0)
+                overhead = red * 2 + 25 / columns["block"] + rest
             else:
-                one = np.full_like(red, least) + 2.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
+                one = least + 3.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
                 overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)
             count = 1.0 if self.across else s.compute.points / max(inner, 1)
             compute = compute + (vectors * one + count * overhead) * mach.cycle
@@ -131,10 +141,21 @@ class RowsSketch:
             nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0
         )
         share = 1.0 / min(self.threads, max(1, _product(self.last, self.rows)))
+        compute = compute * np.where(self._crowded(columns["block"], mach), CROWDED, 1.0)
+        compute = compute * np.where(columns["wide"] == 2, TWICE, 1.0)
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
-        apart = np.where(columns["ahead"] == 1, 0.1, 0.25)  # of the shorter one, what the longer one does not hide
+        # Of the shorter one, what the longer one does not hide; reading ahead is worth something where memory is far.
+        apart = np.where((columns["ahead"] == 1) & (home == "DRAM"), 0.1, 0.25)
         seconds = np.maximum(busy, memory) + apart * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
+
+    def _crowded(self, block: NDArray[Any], mach: Machine) -> NDArray[Any]:
+        """Whether lines that a block of rows is at are more than a set of the first cache holds: rows a multiple of a
+        page apart are all in one set."""
+        moving = [a for a in (*self.last.loads, self.last.store) if a.uses(self.rows[-1]) and len(a.strides) > 1]
+        apart = [a.strides[self.rows[-1]] * a.buffer.dtype.bytes for a in moving]
+        crowd = sum(step % PAGE == 0 for step in apart)
+        return np.asarray(block * crowd + len(self.shared) > mach.l1_ways)
 
     @cached_property
     def shared(self) -> tuple[Access, ...]:

@@ -78,6 +78,12 @@ def test_nvrtc_that_fails(tmp_path: Path, action: str, log: str, binary: str, re
     assert caught.value.reason == reason
 
 
+def test_a_binary_from_the_drivers_cache_is_compiled_again_for_its_figures(tmp_path: Path) -> None:
+    action = 'if (!strcmp(o[n - 1], "--no-cache")) log_ = "Compiling entry function \'k\'\\n Used 5 registers\\n"'
+    library = stub(tmp_path, action, "", "\\177ELF")
+    assert nvrtc.compile("", "sm_90", library)[1]["k"].registers == 5
+
+
 @pytest.mark.parametrize(
     ("body", "reason", "told"),
     [("kill -SEGV $$", "crash", "SIGSEGV"), ("sleep 60; echo", "timeout", "did not finish within 0.5 s"),

@@ -14,7 +14,7 @@ from autotune.search.correction import predictions
 from autotune.search.metrics import expected, pairwise, peak
 from autotune.search.recorded import load
 from benchmarks import search
-from benchmarks.search import BLIND, FOREVER, Run, curve, judge, pruning
+from benchmarks.search import BLIND, FOREVER, NEAR, Run, curve, judge, pruning
 from tests.search.spaces import made
 
 STORED = sorted(search.HERE.glob("*.json.xz"))
@@ -78,7 +78,7 @@ def test_judgement() -> None:
 def test_stored_spaces(path: Path) -> None:
     """Each can be read, means points of today, and the default strategy finds a better point than the middle one.
 
-    Where this fails because points do not exist any more: python -m benchmarks.spaces record --again
+    Where this fails because points do not exist any more, remove the files: python -m benchmarks.spaces record
     """
     space = load(path)
     assert len(space.seconds) > 10 and space.strangers <= len(space.results)
@@ -87,6 +87,7 @@ def test_stored_spaces(path: Path) -> None:
     assert 0 < peak(predicted, measured, 5) <= 1 and 0 <= pairwise(predicted, measured) <= 1
     run = search.search(space, "default", 0, trials=30)
     assert run.after(30) <= float(np.median(measured)) < FOREVER
+    assert pruning(space).ratio > 1 / NEAR, "a rule of thumb has removed a point better than all others"
 
 
 def test_stored_spaces_are_small() -> None:

@@ -178,6 +178,28 @@ def test_recording_a_replay_gives_the_record() -> None:
     assert recorder.run(todo, found.default(), -1.0) == 0
 
 
+def test_two_recordings_are_one() -> None:
+    """On a machine that was twice as slow, and drifted: what both say of a point is its time, how far they are apart is
+    the noise."""
+    first, draw = document(), np.random.default_rng(7)
+    drift, luck = draw.uniform(0.8, 1.2, len(first.results)), np.exp(0.05 * draw.standard_normal(len(first.results)))
+    slow = [
+        replace(r, seconds=2 * r.seconds * d * e, runtimes=tuple(2 * t * d * e for t in r.runtimes),
+                extra={**r.extra, "anchor": (0.2 * d, "ms")})
+        if r.status is Status.OK and "anchor" in r.extra else r for r, d, e in zip(first.results, drift, luck)
+    ]  # fmt: skip
+    both = space(recorded.merged(first, t4.Document(tuple(slow), first.metadata)), "")
+    alone = made()
+    assert both.seconds.keys() == alone.seconds.keys() and alone.noise == 0
+    assert both.noise == pytest.approx(2 * 0.05 / math.sqrt(2), rel=0.2)
+    for row, seconds in alone.seconds.items():
+        assert both.seconds[row] == pytest.approx(seconds, rel=0.12)
+        assert len(both.results[row].runtimes) == (6 if row[0] >= 0 else 1)
+    other = document(most=200)
+    with pytest.raises(CacheError, match="of different programs, threads or parts"):
+        recorded.merged(first, other)
+
+
 def test_a_recording_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With real kernels: stopped, its last line cut short, gone on with, and loaded."""
     import autotune.calibrate
