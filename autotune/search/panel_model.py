@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
 CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself
-WIDE_COPY = {1: 0.25, 2: 0.25, 3: 0.25, 8: 0.22}  # cycles an element of 16 lanes, by mode
+WIDE_COPY = {1: 0.42, 2: 0.42, 3: 0.42, 8: 0.42}  # cycles an element of 16 lanes, by mode
 TURNED_COPY = 0.15  # more, for a turn
 TALL_COPY = {1: 0.5, 2: 0.5}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
-RUN = {"L2": 5.0, "L3": 31.0, "DRAM": 40.0}  # cycles to begin a run of bytes in another page, by where it lies
+RUN = {"L2": 5.0, "L3": 31.0, "DRAM": 150.0}  # cycles to begin a run of bytes in another page, by where it lies
+PAGES, WALK = 1024, 45.0  # pages whose places are known, and cycles to find that of another one
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
 OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
 
@@ -220,7 +221,7 @@ def _apart(s: _Shape) -> Column:
 def _begun(mach: Machine, s: _Shape, level: str) -> Column:
     """Seconds to begin the runs of such an operand: nothing foresees them. Those of a panel are begun again for each
     tile of rows where the first cache does not hold them, those of a block for each block of rows."""
-    first, near = RUN.get(level, RUN["L2"]), RUN["L2"]
+    first, near = RUN.get(level, RUN["L2"]) + np.where(s.kc > PAGES, WALK, 0.0), RUN["L2"]
     tiles = np.where(s.kc > mach.held("L1", s.span, s.nr * s.size), np.ceil(s.mc / s.mr) - 1, 0.0) * near
     blocks = np.where(s.kc <= mach.held("L2", s.span, s.nc * s.size), near, first)
     runs = s.depth * np.ceil(s.n / s.nr) * s.wide_loads
