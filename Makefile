@@ -35,9 +35,9 @@ bench-search: $(STAMP)
 
 venv: $(STAMP)
 
-# An OpenCL device and a simulated one, compilers for AMD GPUs and for C++, for the tests of those languages: Debian's where
-# that is possible.
-PACKAGES := pocl-opencl-icd ocl-icd-opencl-dev clang-19 lld-19 g++ oclgrind
+# An OpenCL device and a simulated one, compilers for AMD GPUs and for C++, for the tests of those languages, a browser for
+# those of reports: Debian's where that is possible.
+PACKAGES := pocl-opencl-icd ocl-icd-opencl-dev clang-19 lld-19 g++ oclgrind chromium
 tools: .venv/.tools
 
 .venv/.tools: $(STAMP)

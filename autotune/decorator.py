@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +27,7 @@ from .codegen.runtime import runtime
 from .codegen.trampoline import fast_type
 from .ir.errors import BuildError, SignatureError
 from .options import CONTEXT, Options, resolve
-from .session import Prepared, session
+from .session import Prepared, Said, session
 from .signature import (
     ArrayKind,
     Call,
@@ -170,7 +169,9 @@ class Kernel:
         inputs = tuple(replace(b, strides=kind.strides(b.name)) for b, kind in zip(program.inputs, kinds, strict=True))
         if program.outputs:
             owner = self._session or session()
-            plan.prepared = owner.prepare(replace(program, inputs=inputs), options)
+            plan.prepared = owner.prepare(
+                replace(program, inputs=inputs), options, Said(self._name, traced.operations)
+            )
             plan.prepared.subscribe(functools.partial(_renew, weakref.ref(self), plan))
         self._renew(plan)
         return plan
@@ -251,12 +252,11 @@ def _answer(kernel: Kernel, /, *args: Any, **kwargs: Any) -> Any:
     ]  # fmt: skip
     given = _given(out, plan.launch.outputs, plan.launch.single, kernel._name)
     targets = list(_targets(given, inputs))
-    start = time.perf_counter()
     outputs = plan.launch.run(inputs, targets) if plan.launch.outputs else []
     if plan.prepared:
         plan.prepared.settle()
-    if plan.prepared and (plan.options.debug >= 2 or plan.options.graph):
-        plan.prepared.launched(time.perf_counter() - start)
+        if plan.prepared.watched:
+            plan.prepared.launched()
     for array, target in zip(given, targets, strict=True):
         if target is not array:
             np.copyto(array, target)

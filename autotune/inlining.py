@@ -27,8 +27,9 @@ Site = tuple[str, tuple[Affine, ...]]  # a Compute that will exist, and at which
 
 def inline(
     inputs: Sequence[Buffer], computes: Sequence[Compute], outputs: Sequence[str], rounded: Collection[str] = ()
-) -> TensorProgram:
+) -> tuple[TensorProgram, dict[str, frozenset[str]]]:
     """The program in which a Compute remains only where one of these holds; others are inlined in their consumers.
+    Beside it, for each Compute that remains, the names of the recorded ones that it computes.
 
     It is an output; it reduces; a consumer would evaluate it repeatedly (a broadcast, an operand of a contraction) and
     it costs more than one cheap operation (inside a contraction: anything); several remaining Computes, or several
@@ -46,8 +47,15 @@ def inline(
             graph.roots.add(name)
     graph.limit()
     made = [graph.build(c, rounded) for c in graph.order if c.name in graph.roots]
-    made = _squeeze(_absorb(made, outputs), outputs)
-    return _named(inputs, spread(filtered(made, {*outputs})), outputs)
+    parts = graph.parts()
+    absorbed = _absorb(made, outputs)
+    gone = {c.name for c in made} - {c.name for c in absorbed}
+    for c in made:
+        if isinstance(c.body, Load) and c.body.buffer in gone:
+            parts[c.name] |= parts[c.body.buffer]
+    left = spread(filtered(_squeeze(absorbed, outputs), {*outputs}))
+    program = _named(inputs, left, outputs)
+    return program, {new.name: parts[old.name.partition(".")[0]] for new, old in zip(program.computes, left)}
 
 
 class _Graph:
@@ -79,6 +87,13 @@ class _Graph:
     def inlined(self, name: str) -> list[str]:
         """The producers that are inlined here, once for each load of them."""
         return [ld.buffer for ld in self.loads[name] if ld.buffer not in self.roots]
+
+    def parts(self) -> dict[str, frozenset[str]]:
+        """Of each node, itself and all that is inlined into it."""
+        found: dict[str, frozenset[str]] = {}
+        for c in self.order:
+            found[c.name] = frozenset({c.name}).union(*(found[producer] for producer in self.inlined(c.name)))
+        return found
 
     def costs(self) -> dict[str, int]:
         """The price of each node with all that is inlined into it, shared parts once: exact up to 1, else above."""

@@ -6,6 +6,7 @@ measurements. This file decides in which order things are asked, and nothing of 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
@@ -13,13 +14,12 @@ import time
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .cache.objects import ObjectCache
 from .cache.store import MemoryStore, Store, open_store
-from .codegen import build
 from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .ir.collapse import normal_form
@@ -48,9 +48,9 @@ class Session:
         self.closing = False
         self._lock = threading.RLock()
 
-    def prepare(self, program: TensorProgram, options: Options) -> Prepared:
-        """Make a program ready to run under these options; measures only if `tune` says so."""
-        return Prepared(self, program, options)
+    def prepare(self, program: TensorProgram, options: Options, said: Said | None = None) -> Prepared:
+        """Make a program ready to run under these options; measures only if `tune` says so. `said`: for people."""
+        return Prepared(self, program, options, said or Said())
 
     def spec(self, options: Options) -> DeviceSpec:
         return device(options.device, user_directory("config"))
@@ -125,12 +125,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a program is called, and the operations that each of its Computes stands for, by number and name."""
+
+    title: str = "program"
+    operations: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+
+    def of(self, computes: Iterable[str]) -> list[str]:
+        """The operations of these Computes together, in their order, those that occur twice twice."""
+        return [name for _, name in sorted({op for c in computes for op in self.operations.get(c, ())})]
+
+
 class Prepared:
     """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
     something better; subscribers are then told. `code` keeps the machine code loaded."""
 
-    def __init__(self, owner: Session, program: TensorProgram, options: Options) -> None:
-        self.program, self.options = program, options
+    def __init__(self, owner: Session, program: TensorProgram, options: Options, said: Said) -> None:
+        self.program, self.options, self.said = program, options, said
+        self.watched = options.debug >= 2 or options.graph is not None
         self.workshop = Workshop(owner, options)
         self.inputs: tuple[Buffer, ...] = program.inputs
         by_name = {b.name: b for b in program.buffers}
@@ -159,16 +172,40 @@ class Prepared:
         elif options.tune == "background" and sources != {"cache"}:
             threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
 
+    def watch(self, on: bool) -> None:
+        """Let each call note how long each kernel takes (`launched`), or no longer; by itself it does where debugging
+        asks for it."""
+        with self.lock:
+            self.watched = on
+            self._link()
+        for changed in self._subscribers:
+            changed()
+
+    def launched(self) -> list[float]:
+        """Seconds of each kernel in the last call of a watched program; said and drawn where debugging asks for it.
+        None where the code has just been exchanged for what was not called yet."""
+        from .codegen.chain import TIMES
+        from .report import launched
+
+        count = 2 * len(self.kernels) + 2
+        known = (ctypes.c_int64 * count).from_address(self.code[0].addresses[TIMES])
+        if not known[count - 2]:
+            return []
+        at = [known[n] + known[n + 1] * 1e-9 for n in range(0, count, 2)]
+        spent = [max(b - a, 1e-9) for a, b in zip(at, at[1:])]
+        launched(self, spent)
+        return spent
+
     def _unsure(self) -> bool:
         """Whether a kernel may be further from its best than is worth running without a measurement."""
         guesses = [k.choice for k in self.kernels if k.choice.source != "cache"]
         return any(c.promise is None or c.promise.bound > LIMIT for c in guesses)
 
     def _link(self) -> None:
-        if len(self.kernels) == 1:
+        if len(self.kernels) == 1 and not self.watched:
             last = self.kernels[0].loaded
         else:
-            last = self.workshop.chained(self.program, self.kernels)
+            last = self.workshop.chained(self.program, self.kernels, self.watched)
         # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
         self.code: Any = (last, [k.loaded for k in self.kernels])
@@ -295,24 +332,15 @@ class Prepared:
 
         return explain(self)
 
+    def operations(self, n: int) -> list[str]:
+        """What kernel n computes, in the words of the function or graph that was traced."""
+        return self.said.of(self.plan.groups[n].names)
+
     def source(self, target: str = "llvm") -> str:
         """The text of every kernel for a target. Raises UsageError for a target that does not exist."""
+        from .shipping import file, texts
+
         if target != "llvm":
-            from .shipping import file, texts
-
             return file(texts(self.program, target), target)
-        parts = []
-        for n, k in enumerate(self.kernels):
-            nest = build.plan(k.program, k.choice.schedule, self.workshop.spec)
-            from .codegen.llvm import render
-
-            parts.append(
-                render(nest, self.workshop.spec, f"kernel{n}" if len(self.kernels) > 1 else "kernel", self.threads).text
-            )
-        return "\n".join(parts)
-
-    def launched(self, seconds: float) -> None:
-        """Say what was launched, where debugging asks for it."""
-        from .report import launched
-
-        launched(self, seconds)
+        many = len(self.kernels) > 1
+        return "\n".join(self.workshop.text(k, f"kernel{n}" if many else "kernel") for n, k in enumerate(self.kernels))

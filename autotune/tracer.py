@@ -12,7 +12,8 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,6 +26,7 @@ from .ir.dtypes import dtype as parse_dtype
 from .ir.errors import SignatureError, TraceError
 from .ir.expr import Const, Expr, Load, cast
 from .ir.program import COMBINERS, Axis, Buffer, Compute, TensorProgram
+from .tracing_calls import Calls, Operation
 
 _np: Any = np  # its stubs do not know what implements the protocols
 _INSIDE = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.dirname(np.__file__) + os.sep)
@@ -67,13 +69,15 @@ class Traced:
     `arguments` says what to pass for each input of `program`: ("arg", position or keyword, path of keys inside that
     argument), or ("hidden", ndarray) for an array that the function reached by itself and whose present contents each
     call must pass. `result` describes the value that the function returned: ("output", ordinal), ("value", constant),
-    ("sequence", type, children) or ("dict", keys, children).
+    ("sequence", type, children) or ("dict", keys, children). `operations`: for each Compute of `program`, the calls of
+    NumPy that it computes, by number and name; a call that several of them compute is in each.
     """
 
     name: str
     program: TensorProgram
     arguments: tuple[tuple[Any, ...], ...]
     result: tuple[Any, ...]
+    operations: Mapping[str, tuple[Operation, ...]] = field(default_factory=dict)
 
     def rebuild(self, outputs: Sequence[Any]) -> Any:
         """The function's result with `outputs` (one a program output) in place of its arrays."""
@@ -140,14 +144,19 @@ def trace(
     keywords = {key: enter(value, key, ("arg", key, ())) for key, value in (kwargs or {}).items()}
     random = _random_state()
     result = fn(*positional, **keywords)
-    called = str(name or getattr(fn, "__name__", type(fn).__name__))
+    title = str(name or getattr(fn, "__name__", type(fn).__name__))
     if _random_state() != random:
         code = getattr(fn, "__code__", None)
         where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
-        raise TraceError(f"{where}{called} draws random numbers; it must be pure: draw outside and pass them in")
+        raise TraceError(f"{where}{title} draws random numbers; it must be pure: draw outside and pass them in")
     structure = leave(result)
-    program = inline(recorder.inputs, recorder.computes, outputs, recorder.rounded)
-    return Traced(called, program, tuple(recorder.sources), structure)
+    program, parts = inline(recorder.inputs, recorder.computes, outputs, recorder.rounded)
+    return Traced(title, program, tuple(recorder.sources), structure, recorder.calls.operations(parts))
+
+
+def called(like: Any, name: str) -> AbstractContextManager[None]:
+    """What is recorded meanwhile in the trace that `like` belongs to is one call of this name; an array has none."""
+    return like.recorder.calls.call(name) if isinstance(like, Tracer) else nullcontext()
 
 
 def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
@@ -207,6 +216,7 @@ class Recorder:
         self.sources: list[tuple[Any, ...]] = []
         self.computes: list[Compute] = []
         self.rounded: set[str] = set()  # 16-bit floats whose rounding the user asked for
+        self.calls = Calls()
         self._hidden: dict[int, Tracer] = {}
 
     def input(self, label: str, dtype: DType, shape: tuple[int, ...], source: tuple[Any, ...]) -> Tracer:
@@ -270,6 +280,7 @@ class Recorder:
         axes = tuple(Axis(f"a{i}", e) for i, e in enumerate(shape))
         reduce_axes = tuple(Axis(f"r{i}", e) for i, e in enumerate(reduced))
         name = f"%{len(self.computes)}"
+        self.calls.record(name)
         self.computes.append(Compute(name, body.dtype, axes, body, reduce_axes, combiner if reduced else None))
         return Tracer(self, name, tuple(shape), body.dtype)
 
@@ -380,12 +391,14 @@ class Tracer:
 
         if out is not None:
             fail(f"np.{ufunc.__name__}(..., out=...) writes into an array; use its result instead")
-        return tracing_rules.call_ufunc(self.recorder, ufunc, method, inputs, kwargs)
+        with self.recorder.calls.call(ufunc.__name__):
+            return tracing_rules.call_ufunc(self.recorder, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         from . import tracing_rules
 
-        return tracing_rules.call_function(self.recorder, function, args, kwargs)
+        with self.recorder.calls.call(function.__name__):
+            return tracing_rules.call_function(self.recorder, function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(np.ndarray, name):
@@ -413,7 +426,8 @@ class Tracer:
                      'use np.where(mask, a, b) for masks, ops.gather or np.take(mode="clip") for places')  # fmt: skip
         whole = key if isinstance(key, tuple) else (key,)  # with ..., so that NumPy answers with a view in any case
         whole = whole if any(part is Ellipsis for part in whole) else (*whole, ...)
-        return self.recorder.view(f"index {key!r}", lambda ghost: ghost[whole], self)
+        with self.recorder.calls.call("index"):
+            return self.recorder.view(f"index {key!r}", lambda ghost: ghost[whole], self)
 
     # ---- what an ndarray has
 
@@ -443,7 +457,8 @@ class Tracer:
         return self.shape[0]
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Tracer:
-        return self.recorder.cast(self, self.recorder.dtype(dtype), explicit=True)
+        with self.recorder.calls.call("astype"):
+            return self.recorder.cast(self, self.recorder.dtype(dtype), explicit=True)
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         return _np.reshape(self, shape[0] if len(shape) == 1 else shape, order)

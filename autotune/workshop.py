@@ -20,10 +20,12 @@ from .cache import lookup
 from .cache.records import BROKEN, Key, Record, canonical
 from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
+from .codegen.offload import dialect
 from .devices import device
 from .devices.records import Measurement, Policy, Status
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, DeviceError, FrozenError, VerifyError
+from .ir.nest import Nest
 from .ir.plan import Plan
 from .ir.plan import from_json as plan_from_json
 from .ir.program import TensorProgram, to_json
@@ -189,6 +191,29 @@ class Workshop:
         promise = self.promise("model", row["terms"]) if row["predicted"] else None
         return Choice(schedule, "model", "the model's first choice", row["predicted"], None, row["terms"], promise)
 
+    def nest(self, kernel: PreparedKernel) -> Nest:
+        """What a kernel's schedule makes of its program."""
+        return build.plan(kernel.program, kernel.choice.schedule, self.spec)
+
+    def text(self, kernel: PreparedKernel, symbol: str, target: str = "llvm") -> str:
+        """A kernel as it runs, in the language of a target: "llvm" or one of codegen.offload's."""
+        nest = self.nest(kernel)
+        if target == "llvm":
+            from .codegen.llvm import render
+
+            return render(nest, self.spec, symbol, self.threads).text
+        from .codegen.clike import render as render_text
+        from .codegen.clike import source
+
+        return source([render_text(nest, dialect(target), symbol)], dialect(target))
+
+    def trials(self, program: TensorProgram) -> list[Record]:
+        """What this installation has measured of a kernel in normal form, or tried to, in that order."""
+        key = self.key(program)
+        same = {"program": key.program, "device_digest": key.device_digest, "toolchain": key.toolchain}
+        rows = [r for r in self.store.records(**same, policy=key.policy) if r.local]
+        return sorted(rows, key=lambda r: r.created)
+
     def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
         """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the
         verifier, the function by the equivalence check, the machine code against float64. Raises the AutotuneError of
@@ -247,10 +272,11 @@ class Workshop:
         if problem:
             raise VerifyError(f"the machine code disagrees with float64: {problem}")
 
-    def chained(self, program: TensorProgram, kernels: Sequence[PreparedKernel]) -> jit.Loaded:
-        from .codegen.chain import chain
+    def chained(self, program: TensorProgram, kernels: Sequence[PreparedKernel], timed: bool = False) -> jit.Loaded:
+        """One entry for all kernels. `timed`: it notes when it comes to each, in its export `chain.TIMES`."""
+        from .codegen.chain import TIMES, chain
 
-        text = chain(program, [k.original for k in kernels])
+        text = chain(program, [k.original for k in kernels], clock=time.CLOCK_MONOTONIC if timed else None)
         digest = self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
         binary = self.objects.get(digest)
         if binary is None:
@@ -258,7 +284,9 @@ class Workshop:
             binary = jit.assemble(text, *target)
             self.objects.put(digest, binary)
         symbols = {f"kernel{n}": k.loaded.address for n, k in enumerate(kernels)}
-        return jit.load(binary, "chain", runtime.runtime(self.objects).symbols | symbols)
+        symbols |= jit.library_symbols("clock_gettime") if timed else {}
+        symbols |= runtime.runtime(self.objects).symbols
+        return jit.load(binary, "chain", symbols, (TIMES,) if timed else ())
 
     def _digest(self, *parts: str) -> str:
         rows = (*parts, self.spec.digest, canonical(sorted(build.versions().items())), str(self.threads))
@@ -344,7 +372,7 @@ class Workshop:
 
     def record(self, program: TensorProgram, outcome: Outcome) -> None:
         """Store every measurement of a tuning, and its choice."""
-        key, now = self.key(program), time.time()
+        key, begun = self.key(program), time.time() - outcome.elapsed
         rows: list[Record] = []
         places = {c.schedule.digest: n for n, (c, _) in enumerate(outcome.finals)}
         chosen = outcome.winner.schedule.digest
@@ -356,7 +384,8 @@ class Workshop:
             if place is not None or schedule.digest == chosen:
                 place = 0 if schedule.digest == chosen else (place or 0) + 1
             measurement = finals.get(schedule.digest, trial.measurement)
-            rows.append(Record(key, schedule.digest, canonical(schedule.to_json()), measurement, now, place))
+            text, at = canonical(schedule.to_json()), begun + trial.elapsed
+            rows.append(Record(key, schedule.digest, text, measurement, at, place))
         self._put(rows)
 
     def _put(self, rows: Iterable[Record]) -> None:

@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # change what is compared
 TOLERANCE = 1e-4
 MODELS = ("encoder-1", "encoder-8", "resnet18", "mobilenet_v2", "vit_tiny")
-Call = Callable[[], Any]
+WAYS = ("autotune", "eager", "inductor", "channels last")  # the last one where images come in
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,13 @@ def model(name: str) -> tuple[Any, tuple[Any, ...]]:
     return made, (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)),)
 
 
-def ways(made: Any, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Call]:
-    """A call of the model each; where there are images, eager also with channels last."""
-    import torch
-
-    compiled = torch.compile(made, backend="autotune", options=options, dynamic=False)
-    inductor = torch.compile(copy.deepcopy(made), dynamic=False)
-    found = {
-        "autotune": lambda: compiled(*inputs), "eager": lambda: made(*inputs), "inductor": lambda: inductor(*inputs),
-    }  # fmt: skip
-    if inputs[0].ndim == 4:
-        last = copy.deepcopy(made).to(memory_format=torch.channels_last)
-        images = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-        found["channels last"] = lambda: last(*images)
-    return found
-
-
 def compare(name: str, given: argparse.Namespace) -> Row:
     """One row. A way that cannot be compiled here is left out, with a line that says why."""
     import torch
 
     from autotune.peers import paired
     from autotune.plugins.torch import coverage
+    from autotune.plugins.torch.inspection import ways
 
     torch.set_num_threads(given.threads)
     torch._dynamo.reset()
@@ -88,7 +73,7 @@ def compare(name: str, given: argparse.Namespace) -> Row:
     first: dict[str, float] = {}
     with torch.no_grad():
         exact = copy.deepcopy(made).double()(*(x.double() if x.is_floating_point() else x for x in inputs))
-        calls = ways(made, inputs, options)
+        calls = ways(made, inputs, WAYS, options)
         for way, call in [*calls.items()]:
             start = time.perf_counter()
             try:

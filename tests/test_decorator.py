@@ -213,7 +213,7 @@ def test_contexts_choose_other_plans(make: Make, fake: Fake) -> None:
         with autotune.context(threads=3, debug=2):
             check(kernel, X)
     assert [p.options.threads for p in fake.prepared] == [None, 2, 3]
-    assert [len(p.timings) for p in fake.prepared] == [0, 0, 9], "each launch is reported where debugging asks for it"
+    assert [p.launches for p in fake.prepared] == [0, 0, 9], "each launch is reported where debugging asks for it"
     assert [p.options.tune for p in fake.prepared] == ["off"] * 3 and not CONTEXT.get()
     assert kernel._table is None or len(kernel._table) == 2
 

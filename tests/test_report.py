@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,10 +39,16 @@ def test_explain(prepared: Prepared) -> None:
     assert "x: " in text and "elements touched" in text
 
 
-def test_launched(prepared: Prepared, capfd: pytest.CaptureFixture[str]) -> None:
-    launched(prepared, 1e-6)
+def test_launched(prepared: Prepared, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(prepared, [1e-6, 2e-6])
+    assert capfd.readouterr().err == "", "nothing is said unless debugging asks for it"
+    monkeypatch.setattr(prepared, "options", replace(prepared.options, debug=2))
+    launched(prepared, [1e-6, 2e-6])
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2 and all(re.search(r"GFLOP/s .* GB/s \d+ % of roofline$", line) for line in lines)
+    for line, k, seconds in zip(lines, prepared.kernels, (1e-6, 2e-6)):
+        assert f" {k.program.flops:,} flops {k.program.bytes:,} bytes " in line
+        assert f" {k.program.flops / seconds / 1e9:.1f} GFLOP/s {k.program.bytes / seconds / 1e9:.1f} GB/s " in line
 
 
 def test_source(prepared: Prepared) -> None:

@@ -46,8 +46,10 @@ def margin(text: str | None) -> float:
     return share
 
 
-def compare(case: Case, options: Options, names: Sequence[str], rounds: int, tune: bool, progress: Progress) -> Record:
-    """The record of a case with `peers`; its `seconds` are those of the paired rounds."""
+def compare(
+    case: Case, options: Options, names: Sequence[str], rounds: int, tune: bool | None, progress: Progress
+) -> Record:
+    """The record of a case with `peers` (`tune` as for `run`); its `seconds` are those of the paired rounds."""
     record: Record = {**run(case, options, progress, tune), "peers": {}}
     if record["status"] == Status.OK:
         try:

@@ -211,26 +211,33 @@ def read(path: Path, ignored: Sequence[str] = ()) -> list[Case]:
     An entry has `op`, `params` (as on the command line, or lists), `dtype`, and `arrays` for a user's function. Records
     of an earlier sweep are entries too: `ignored` are their other fields.
     """
-    out: list[Case] = []
-    try:
-        rows = _rows(path.read_text("utf-8"), path.suffix)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    for number, row in enumerate(rows, 1):
-        try:
-            op, params, arrays = row["op"], row.get("params", {}), row.get("arrays", {})
-            if unknown := set(row) - {"op", "params", "dtype", "arrays", *ignored}:
-                raise UsageError(f"unknown key {min(unknown)!r}; known are op, params, dtype, arrays")
-            pairs = [*arrays.items(), *params.items()]
-            given = [f"{n}={','.join(map(str, v)) if isinstance(v, list) else v}" for n, v in pairs]
-            out += cases(op, given, None if ":" in op else row.get("dtype"))
-        except (KeyError, TypeError, AttributeError):
-            raise UsageError(f"{path}, case {number}: an entry is a table with op, and tables params, arrays") from None
-        except UsageError as error:
-            raise UsageError(f"{path}, case {number}: {error}") from None
+    out = [case for number, row in enumerate(entries(path), 1) for case in entry(path, number, row, ignored)]
     if not out:
         raise UsageError(f"{path} has no cases: write [[case]] tables, or a JSON list of objects with op and params")
     return out
+
+
+def entries(path: Path) -> list[Any]:
+    """The entries of such a file, as they are."""
+    try:
+        return _rows(path.read_text("utf-8"), path.suffix)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def entry(path: Path, number: int, row: Any, ignored: Sequence[str] = ()) -> list[Case]:
+    """The cases of one entry of a file."""
+    try:
+        op, params, arrays = row["op"], row.get("params", {}), row.get("arrays", {})
+        if unknown := set(row) - {"op", "params", "dtype", "arrays", *ignored}:
+            raise UsageError(f"unknown key {min(unknown)!r}; known are op, params, dtype, arrays")
+        pairs = [*arrays.items(), *params.items()]
+        given = [f"{n}={','.join(map(str, v)) if isinstance(v, list) else v}" for n, v in pairs]
+        return cases(op, given, None if ":" in op else row.get("dtype"))
+    except (KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path}, case {number}: an entry is a table with op, and tables params, arrays") from None
+    except UsageError as error:
+        raise UsageError(f"{path}, case {number}: {error}") from None
 
 
 def _rows(text: str, suffix: str) -> list[Any]:

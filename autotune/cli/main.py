@@ -307,5 +307,53 @@ def verify(target: str, execute: bool, **given: Any) -> int:
     return int(wrong > 0)
 
 
+@cli.command()
+@_with(*_CASES)
+@click.option("--budget", help="Tune first, each case or the whole model for so long (default: nothing is tuned).")
+@click.option("--against", help="Measure beside numpy, torch; a model beside eager, inductor (its default).")
+@click.option("-o", "--output", type=_PATH, default="report.html", show_default=True, help="The page to write.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+def report(budget: str | None, against: str | None, output: Path, quiet: bool, **given: Any) -> int:
+    """Write one page about kernels: autotune report sweep.jsonl | script.py:make_model | gemm m=512 n=512 k=512
+
+    A file that a sweep or bench wrote, a torch model, or cases as sweep takes them: rooflines, tuning curves, which
+    operation went into which kernel, times, and the schedule and source behind each point. It needs no network.
+    """
+    from . import reports
+
+    op, name = given["op"], " ".join(filter(None, (given["op"] or f"--from {given['source']}", *given["words"])))
+    reports.check(output)
+    if reports.is_model(op, given["words"]) and given["source"] is None:
+        return _model_report(op, budget, against, name, output, quiet, given)
+    if op is not None and not given["words"] and Path(op).suffix in (".json", ".jsonl", ".toml", ".csv"):
+        given = {**given, "op": None, "source": Path(op)}
+    if given["source"] is not None and reports.is_records(rows := reports.rows_of(given["source"])):
+        if wrong := [o for o, value in (("budget", budget), ("against", against)) if value is not None]:
+            raise UsageError(f"{given['source']} holds what was measured: --{wrong[0]} has no meaning")
+        each = lambda record: ready({**given, "device": record["device"], "threads": record["threads"]})
+        return reports.of_records(given["source"], rows, each, f"autotune report {name}", output, quiet)
+    todo, options = chosen(given), ready({**given, "budget": budget})
+    return reports.of_cases(todo, options, budget is not None, against, f"autotune report {name}", output, quiet)
+
+
+def _model_report(
+    name: str, budget: str | None, against: str | None, command: str, output: Path, quiet: bool, given: dict[str, Any]
+) -> int:
+    from . import reports
+    from .models import model_of, tuned
+
+    options = {n: given[n] for n in ("threads", "cache") if given[n] is not None}
+    if wrong := [n for n in ("dtype", "device") if given[n] is not None]:
+        raise UsageError(f"{name} is a model: --{wrong[0]} has no meaning; its tensors say it")
+    names, plugin = reports.model_peers(against), reports.plugin_of_models()
+    settings = ready({**given, "budget": budget})
+    model, inputs = model_of(name)
+    if budget is not None:
+        tuned(plugin, model, inputs, settings, options, quiet)
+    return reports.of_model(
+        plugin, name, model, inputs, options, names, f"autotune report {command}", output, quiet
+    )  # fmt: skip
+
+
 for _command in (devices, doctor, cache, model, tune_model):
     cli.add_command(_command)

@@ -60,7 +60,7 @@ def tune_model(name: str, budget: str, threads: str | None, cache: str | None, q
     except ImportError as error:
         raise DeviceError(str(error)) from error
     model, inputs = model_of(name)
-    found = _tuned(plugin, model, inputs, options, {"threads": threads, "cache": cache}, quiet)
+    found = tuned(plugin, model, inputs, options, {"threads": threads, "cache": cache}, quiet)
     rows = [asdict(part) for part in found]
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -73,7 +73,8 @@ def tune_model(name: str, budget: str, threads: str | None, cache: str | None, q
     return 0
 
 
-def _tuned(plugin: Any, model: Any, inputs: Any, options: Options, given: dict[str, Any], quiet: bool) -> list[Any]:
+def tuned(plugin: Any, model: Any, inputs: Any, options: Options, given: dict[str, Any], quiet: bool) -> list[Any]:
+    """Tune a model and show progress. `given`: the options that were given, None for the others."""
     progress, budget = Progress(1, quiet, not options.no_color), options.budget or 60.0
     progress.start("compiling", budget)
 

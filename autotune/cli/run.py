@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from ..devices.records import Status
 from ..ir import errors
 from ..options import Options
-from ..report import roofline_seconds
+from ..report import moved, roofline_seconds
 from .grid import Case
 
 if TYPE_CHECKING:
     from ..ir.program import TensorProgram
     from ..ir.schedule import Schedule
     from ..session import Prepared
+    from ..tracer import Traced
 
 Record = dict[str, Any]
 Progress = Callable[[int, float], None]
@@ -43,27 +44,33 @@ _SOURCES = ("model", "transfer", "cache", "tuned")
 
 def program(case: Case) -> TensorProgram:
     """The case's program. Raises TraceError for whatever the user's function raises, too."""
+    return _traced(case).program
+
+
+def _traced(case: Case) -> Traced:
     from ..tracer import trace
 
     fn, args, kwargs = case.make()
     try:
-        made = trace(fn, args, kwargs).program
+        traced = trace(fn, args, kwargs)
     except errors.AutotuneError:
         raise
     except Exception as error:  # a user's function may raise anything
         raise errors.TraceError(f"{type(error).__name__}: {error}") from error
+    made = traced.program
     if not made.outputs:
         raise errors.TraceError("the function returns no array")
     if any(b.size == 0 for b in made.buffers) or any(c.points == 0 for c in made.computes):
         raise errors.TraceError("an extent is zero: there is nothing to compute")
-    return made
+    return traced
 
 
 def prepare(case: Case, options: Options) -> Prepared:
     """The case ready to run with the best that is known now."""
-    from ..session import session
+    from ..session import Said, session
 
-    return session().prepare(program(case), options)
+    traced = _traced(case)
+    return session().prepare(traced.program, options, Said(str(case), traced.operations))
 
 
 def status_of(error: errors.AutotuneError) -> Status:
@@ -71,11 +78,12 @@ def status_of(error: errors.AutotuneError) -> Status:
 
 
 def run(
-    case: Case, options: Options, progress: Progress | None = None, tune: bool = True, first: Listing | None = None,
-    done: Callable[[Prepared], None] | None = None,
+    case: Case, options: Options, progress: Progress | None = None, tune: bool | None = True,
+    first: Listing | None = None, done: Callable[[Prepared], None] | None = None,
 ) -> Record:  # fmt: skip
-    """The record of one case; `options.threads` and `budget` are set. Without `tune` a stored winner is taken where one
-    is. `first`: schedules to try before all others, by the digest of a kernel's program; `done` is told what was made.
+    """The record of one case; `options.threads` and `budget` are set. Where `tune` is False a stored winner is taken if
+    there is one; where it is None nothing is tuned. `first`: schedules to try before all others, by the digest of a
+    kernel's program; `done` is told what was made.
     An interrupt is a status too, after what was measured has been stored."""
     record: Record = dict.fromkeys(FIELDS) | {
         "op": case.op, "params": dict(case.params), "dtype": case.dtype, "device": options.device,
@@ -85,7 +93,8 @@ def run(
     begun = math.inf
     try:
         prepared = prepare(case, options)
-        if not options.frozen and (tune or any(k.choice.source != "cache" for k in prepared.kernels)):
+        known = all(k.choice.source == "cache" for k in prepared.kernels)
+        if not options.frozen and tune is not None and (tune or not known):
             shop = prepared.workshop
             shop.owner.worker(shop.spec, shop.threads, options).wait()  # no case's budget pays for its start
             begun = time.monotonic()
@@ -124,7 +133,7 @@ def timed(record: Record, prepared: Prepared, seconds: float | None) -> None:
     record["seconds"] = seconds
     if seconds:
         whole = prepared.program
-        record["gflops"], record["gbytes_per_s"] = whole.flops / seconds / 1e9, whole.bytes / seconds / 1e9
+        record["gflops"], record["gbytes_per_s"] = whole.flops / seconds / 1e9, moved(whole) / seconds / 1e9
         record["roofline_fraction"] = roofline_seconds(whole, prepared.workshop.spec, prepared.threads) / seconds
 
 

@@ -11,10 +11,13 @@ except ImportError as error:
 from .backend import backend
 from .coverage import Coverage, Row, coverage
 from .graphs import FallbackWarning
+from .inspection import Inspection, inspect
 from .operators import custom_op
 from .tuning import Tuned, tune
 
 if "autotune" not in list_backends():
     register_backend(backend, name="autotune")
 
-__all__ = ["Coverage", "FallbackWarning", "Row", "Tuned", "backend", "coverage", "custom_op", "tune"]
+__all__ = [
+    "Coverage", "FallbackWarning", "Inspection", "Row", "Tuned", "backend", "coverage", "custom_op", "inspect", "tune",
+]  # fmt: skip

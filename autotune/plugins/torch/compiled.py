@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,7 +94,8 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
     ) -> None:  # fmt: skip
         super().__init__()
         self.title, self.prepared, self.operations = title, prepared, tuple(operations)
-        self._inputs, self._used, self._outputs = tuple(inputs), tuple(used), tuple(outputs)
+        self.used, self.places = tuple(used), tuple(places)
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._checked = checked
         self._first = [places.index(output) for output in range(len(set(places)))]
         self._again = [(n, places.index(output)) for n, output in enumerate(places) if places.index(output) != n]
@@ -103,7 +103,7 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         self._original = (original,)  # in a tuple: no part of this module
         self._code: Any = None
         self._lock = threading.Lock()
-        strides = [self._inputs[self._used[i]].strides[d] for i, d in prepared.params]
+        strides = [self._inputs[self.used[i]].strides[d] for i, d in prepared.params]
         self._params = (ctypes.c_int64 * max(64, len(strides)))(*strides)  # static: the graph is made for these
 
     def forward(self, *tensors: Any) -> Any:
@@ -115,7 +115,7 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         if self._checked:
             made.append((torch.empty((), dtype=torch.bool), lambda: None))
         filled = [tensor for tensor, _ in made]
-        self._run([laid[n] for n in self._used] + [filled[n] for n in self._first])
+        self._run([laid[n] for n in self.used] + [filled[n] for n in self._first])
         for n, first in self._again:
             _flat(filled[n]).copy_(_flat(filled[first]))
         if self._checked and filled[-1].item():
@@ -127,14 +127,14 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         """Call the machine code that is current; it may be replaced meanwhile, and lives until the call ends."""
         addresses = [t.data_ptr() for t in tensors]
         buffers = (ctypes.c_void_p * max(64, len(addresses)))(*addresses)
-        prepared, start = self.prepared, time.perf_counter()
+        prepared = self.prepared
         entry, code = self._entry()
         entry(buffers, self._params, prepared.threads)
         del code
         if prepared.runners:
             prepared.settle()
-        if prepared.options.debug >= 2 or prepared.options.graph:
-            prepared.launched(time.perf_counter() - start)
+        if prepared.watched:
+            prepared.launched()
 
     def _entry(self) -> tuple[Any, Any]:
         kept: tuple[Any, Any] | None = self._code

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from ...ir.errors import AutotuneError
 from ...options import Options
-from ...session import session
+from ...session import Said, session
 from ...signature import array_kind
 from ...tracer import Spec, trace
 from .compiled import KernelCall, Layout
@@ -48,7 +48,7 @@ class Profile:
 
 
 PROFILE: ContextVar[Profile | None] = ContextVar("autotune_torch_profile", default=None)
-MADE: ContextVar[list[KernelCall] | None] = ContextVar("autotune_torch_made", default=None)  # collects where it is set
+MADE: ContextVar[list[Graph] | None] = ContextVar("autotune_torch_made", default=None)  # collects where it is set
 
 
 class Graph:
@@ -58,6 +58,12 @@ class Graph:
         self._boxed_call = True  # of the object, for wrappers copy what an object has
         self.module, self.reasons = module, dict(reasons)
         self._forward = module.forward
+
+    @property
+    def kernels(self) -> list[KernelCall]:
+        """The parts that kernels compute, in the order in which they run."""
+        called = (n.target for n in self.module.graph.nodes if n.op == "call_module")
+        return [part for name in called if isinstance(part := self.module.get_submodule(name), KernelCall)]
 
     def __call__(self, args: list[Any]) -> Any:
         given = tuple(args)
@@ -121,7 +127,10 @@ def compile_graph(module: Any, options: Options, title: str) -> Graph:
                 raise AssertionError(f"{error} was refused before") from error
             reasons |= dict.fromkeys(error.names, error.reason)
     _warn(made, reasons, title)
-    return Graph(made, reasons)
+    graph = Graph(made, reasons)
+    if (collected := MADE.get()) is not None:
+        collected.append(graph)
+    return graph
 
 
 def _views_apart(module: Any) -> tuple[Any, list[str]]:
@@ -205,7 +214,8 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
             replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
             for buffer, source in zip(traced.program.inputs, traced.arguments)
         ]
-        prepared = session().prepare(replace(traced.program, inputs=tuple(buffers)), options)
+        program = replace(traced.program, inputs=tuple(buffers))
+        prepared = session().prepare(program, options, Said(title, _said(traced.operations)))
     except RefusedNode:
         raise
     except AutotuneError as error:
@@ -214,10 +224,22 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
     places = [child[1] for child in traced.result[2]]
     checked = len(places) > len(outputs)
     used = [source[1] for source in traced.arguments]
-    made = KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
-    if (collected := MADE.get()) is not None:
-        collected.append(made)
-    return made
+    return KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
+
+
+def short(name: str) -> str:
+    """An operation as people call it: "add" for "add.Tensor"."""
+    return name.partition(".")[0]
+
+
+def _said(operations: Mapping[str, Sequence[tuple[int, str]]]) -> dict[str, list[tuple[int, str]]]:
+    """For people: without what only moves elements, where there is anything else."""
+    found = {}
+    for compute, calls in operations.items():
+        found[compute] = [(n, short(name)) for n, name in calls if name not in MOVES] or [
+            (n, short(name)) for n, name in calls
+        ]
+    return found
 
 
 def _warn(module: Any, reasons: Mapping[str, str], title: str) -> None:

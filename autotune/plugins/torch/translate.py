@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...ir.errors import AutotuneError
+from ...tracer import called
 from . import elementwise, products, reductions, views
 from .site import Array, Refused, Rule, Site, own_dtype
 
@@ -135,7 +136,8 @@ def _translated(site: Site, args: Any, kwargs: Any) -> Any:
             raise RefusedNode([node.args[0].name], f"no rule for its result {args[1]}")
     else:
         try:
-            value = RULES[name](site, *args, **kwargs)
+            with called(site.like, name):
+                value = RULES[name](site, *args, **kwargs)
         except Exception as error:  # whatever a rule cannot do is torch's, under the name of the node
             raise RefusedNode([node.name], f"{type(error).__name__}: {error}" if not isinstance(error, Refused)
                               else str(error)) from error  # fmt: skip

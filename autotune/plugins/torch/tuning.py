@@ -42,8 +42,8 @@ def tune(
     `options` as for the backend; what is stored is found by any later process with the same of them. With `grad`, the
     kernels of the forward graph that training runs. `progress` is told a part's title, its trials and its best seconds.
     """
-    parts: list[Any] = []
-    token = MADE.set(parts)
+    graphs: list[Any] = []
+    token = MADE.set(graphs)
     try:
         plain = getattr(model, "_orig_mod", model)
         chosen = {"tune": "cached", **(options or {})}
@@ -52,6 +52,7 @@ def tune(
             compiled(*inputs, **keywords)
     finally:
         MADE.reset(token)
+    parts = [part for graph in graphs for part in graph.kernels]
     if not parts:
         return []
     titles = {id(part.prepared): part.title for part in reversed(parts)}
