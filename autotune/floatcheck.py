@@ -178,7 +178,9 @@ def _cost(c: Compute) -> float:
         extents = {a.name: a.extent for a in c.all_axes}
         read = sum(math.prod(extents[n] for n in names(f)) for f in factors)
         return read * 2e-8 + c.points * 1e-10 * (len(factors) > 1)
-    return c.points * 1e-8 * (1 + sum(3 if isinstance(n, Op) and n.name in HEAVY else 1 for n in walk(c.body)))
+    # An operation on values that may be off is evaluated at the corners of what its operands may be.
+    work = sum((12 if n.name in HEAVY else 4) if isinstance(n, Op) else 1 for n in walk(c.body))
+    return c.points * 1e-8 * (1 + work)
 
 
 def _sampled_rows(program: TensorProgram, seconds: float, seed: int) -> dict[str, tuple[int, Array]]:
