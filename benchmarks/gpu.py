@@ -45,7 +45,7 @@ SHAPES = (
 )  # fmt: skip
 SMALL = ("gemm m=128 n=128 k=128", "softmax m=256 n=256", "reduce shape=512x512 axes=0",
          "elementwise n=262144 expr=relu(a*b+c)")  # fmt: skip
-CHAIN = 128  # multiply-adds an element
+CHAIN = 32  # multiply-adds one after another; of much longer expressions parts become arrays, and kernels, of their own
 
 
 class Bench:
@@ -202,25 +202,24 @@ def ceilings(b: Bench) -> Iterator[dict[str, Any]]:
     from autotune.tracer import trace
 
     def chain(x: Any, y: Any) -> Any:
-        z = x
+        z = x[:, None]
         for _ in range(CHAIN):
-            z = z * y + x
-        return z
+            z = z * y + x[:, None]
+        return z.sum(axis=-1)
 
-    n = 1 << (16 if b.o.quick else 22)
+    n = 1 << (10 if b.o.quick else 13)
     wide = 1 << (20 if b.o.quick else 26)
     near = min(wide, b.spec.caches[0].bytes // 64)
-    probes: dict[str, tuple[Callable[..., Any], list[int], str, float]] = {
-        "multiply-add f32": (chain, [n, n], "flops", 2.0 * CHAIN * n),
-        "copy": (lambda x: x * np.float32(2), [wide], "bytes", 8.0 * wide),
-        "copy in L2": (lambda x: x * np.float32(2), [near], "bytes", 8.0 * near),
-        "read": (lambda x: x.sum(axis=-1), [wide], "bytes", 4.0 * wide),
+    rows = max(64, wide >> 14)
+    probes: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], str, float]] = {
+        "multiply-add f32": (chain, [(2 * n,), (n,)], "flops", 4.0 * CHAIN * n * n),
+        "copy": (lambda x: x * np.float32(2), [(wide,)], "bytes", 8.0 * wide),
+        "copy in L2": (lambda x: x * np.float32(2), [(near,)], "bytes", 8.0 * near),
+        "read": (lambda x: x.sum(axis=-1), [(rows, wide // rows)], "bytes", 4.0 * wide),
     }
-    for name, (fn, sizes, unit, work) in probes.items():
+    for name, (fn, shapes, unit, work) in probes.items():
         if b.left() < 0:
             return
-        rows = max(64, wide >> 14)
-        shapes = [(rows, size // rows) if name == "read" else (size,) for size in sizes]
         program = normal_form(trace(fn, [autotune.spec("f32", s) for s in shapes], {}, name).program)
         found = b.measured(program, 8, 6)
         best = min((c["minimum"] for c in found["candidates"]), default=float("inf"))

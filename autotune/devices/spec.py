@@ -44,7 +44,8 @@ class CacheLevel:
 class Core:
     """What one multiprocessor holds: 32-bit registers in `partitions` equal parts, warps, blocks, bytes of shared
     memory. A warp gets registers in multiples of `register_unit`, a block shared memory in multiples of `shared_unit`
-    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`."""
+    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`. `block_cycles` lie between the
+    beginnings of two blocks, `latency` cycles between a load that no near cache serves and its value."""
 
     registers: int
     partitions: int
@@ -55,6 +56,8 @@ class Core:
     shared_unit: int
     shared_reserved: int = 0
     thread_registers: int = 255
+    block_cycles: int = 160
+    latency: int = 900
 
 
 @dataclass(frozen=True)

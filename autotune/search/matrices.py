@@ -31,8 +31,10 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .sketch import Point, Priced, grid, select
+from .traffic import beginning, rate, resident, waiting
 
 ADDRESSES = 40  # registers of a thread that are neither accumulators nor operands
+MEETING_CYCLES = 100  # to meet once, and to turn the loop
 LINE = 16  # bytes that one load or store moves, and by which rows in shared memory are padded
 
 
@@ -43,13 +45,13 @@ def fitting(stage: Stage, spec: DeviceSpec) -> tuple[Instruction, float] | None:
     if not isinstance(body, Op) or body.name != "mul" or stage.compute.combiner != "sum":
         return None
     factors = [x.args[0] if isinstance(x, Op) and x.name == "cast" else x for x in body.args]
-    for name, rate in spec.matrix:
+    for name, peak in spec.matrix:
         known = INSTRUCTIONS[name]
         exact = known.operand != known.result  # a narrower product of the result's own type rounds its operands
         if exact and known.result == stage.dtype and all(
             isinstance(x, Load) and x.dtype == known.operand for x in factors
         ):
-            return known, rate
+            return known, peak
     return None
 
 
@@ -146,18 +148,21 @@ class MatrixSketch:
         multiply = 2.0 * high * wide * deep / self.rate  # of one block, one step of the reduction
         near = 128.0 * self.spec.frequency_hz  # bytes a second that shared memory delivers to one multiprocessor
         fetch = warps * (ty * known.shape[0] + 2 * tx * known.shape[1]) * deep * size / near
-        copy = (high + wide) * deep * size / near
-        step = np.maximum(multiply, fetch + copy) + np.where(ahead == 1, 60, 500) / self.spec.frequency_hz
-        resident = np.minimum(np.maximum(1.0, np.minimum(8 / warps, 2)), np.maximum(blocks / self.spec.cores, 1.0))
-        step = np.maximum(multiply, step / resident)
-        waves = np.ceil(blocks / self.spec.cores)
+        fetch = fetch + (high + wide) * deep * size / near
+        shared = select({"shared": shared}, keep)["shared"]
+        registers = ty * tx * known.c.elements + ADDRESSES + ty * known.a.elements / 2 + tx * known.b.elements
+        held = resident(self.spec, warps * known.lanes, shared, registers)
+        held = np.minimum(held, np.maximum(1.0, blocks / self.spec.cores))
+        work = held * (np.maximum(multiply, fetch) + 0.5 * np.minimum(multiply, fetch))
+        step = waiting(self.spec, work + MEETING_CYCLES / self.spec.frequency_hz, ahead)
+        waves = np.maximum(1.0, np.ceil(blocks / self.spec.cores) / held)
         traffic = batch * size * (m * k * (n / wide) + k * n * (m / high)) + batch * s.dtype.bytes * m * n
-        cached = bool(self.spec.caches) and batch * size * (m * k + k * n) < self.spec.caches[0].bytes
-        moving = traffic * (0.3 if cached else 1.0) / self.spec.bytes_per_second("DRAM", "copy")
+        moving = traffic / rate(self.spec, batch * size * (m * k + k * n))
         steps = k / deep / parts
         seconds = np.maximum(waves * step * steps, moving) + self.spec.launch_seconds
+        seconds += beginning(self.spec, blocks)
         seconds += split_seconds(self.spec, s, parts, float(m * n))
-        return Priced(columns, seconds, {"moving": moving, "multiply": waves * multiply * steps}, rejected)
+        return Priced(columns, seconds, {"moving": moving, "multiply": waves * held * multiply * steps}, rejected)
 
     @property
     def operands(self) -> tuple[Access, ...]:

@@ -12,6 +12,7 @@ from ..ir.schedule import Schedule
 from ..ir.steps import Bind, ComputeAt, RegisterTile, Reorder, SplitReduction, Step, TreeReduce
 from .facts import Facts, Stage
 from .sketch import Point, Priced, grid, select
+from .traffic import beginning
 
 LONG = 2048  # contributions to one result from which on parts pay
 
@@ -47,6 +48,7 @@ class PartedSketch:
         moved = float(self.facts.program.bytes) / self.spec.bytes_per_second("DRAM", "read")
         meeting = (np.log2(threads) + np.log2(parts) + parts / 256) * 40 / self.spec.frequency_hz
         seconds = moved / np.maximum(share, 0.01) + meeting + 2 * self.spec.launch_seconds
+        seconds = seconds + beginning(self.spec, parts * results)
         return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
 
     def schedule(self, point: Point) -> Schedule:
