@@ -28,28 +28,18 @@ from ..ir.steps import (
     Split,
     Step,
     Tile,
-    TreeReduce,
     Unroll,
     Vectorize,
 )
 from .facts import Access, Facts, Stage
 from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_seconds
-from .parted import lent, parted
+from .parted import parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
-from .traffic import IN_FLIGHT, asked, beginning, latency, memory, moved, rate, resident, together, waiting
+from .teams import TeamSketch
+from .traffic import IN_FLIGHT, arithmetic, asked, beginning, latency, memory, moved, rate, resident, together, waiting
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
 MEETING = 2.6  # steps of a product's reduction that it takes to meet and to turn the loop
-
-
-def _arithmetic(spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, enough: int = 512) -> Column:
-    """Seconds. `share`: of a multiprocessor's peak that its threads reach by themselves; the last wave of blocks is as
-    long as a full one, and fewer threads than are `enough` hide no latency."""
-    flops = float(stage.compute.points * max(stage.light + 8 * stage.heavy, 1))
-    waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
-    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / enough)
-    seconds: Column = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
-    return seconds
 
 
 def _counted(rules: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
@@ -94,13 +84,13 @@ class PointsSketch:
         blocks = np.maximum(1.0, wide * high * prod(s.extents[a] for a in s.axes[:-2]))
         waste = wide * tx * vector / n
         size = moved([s])
-        of = asked(s, v, s.reduce_axes, u, ty)
+        of = asked(s, [(v, tx)], s.reduce_axes, u, ty)
         moving = memory(spec, s, blocks, of, size * waste / np.where(vector > 1, 1.0, 0.85), size)
         walked = prod(s.extents[a] for a in s.reduce_axes) / IN_FLIGHT if s.reduce_axes else 1.0
         waves = np.ceil(blocks / (spec.cores * resident(spec, threads)))
         waited = waves * walked * latency(spec)
-        arithmetic = _arithmetic(spec, s, blocks, threads, 0.5)
-        return together(arithmetic, moving, waited, beginning(spec, blocks)) + spec.launch_seconds
+        busy = arithmetic(spec, s, blocks, threads, 0.5)
+        return together(busy, moving, waited, beginning(spec, blocks)) + spec.launch_seconds
 
     def schedule(self, point: Point) -> Schedule:
         return Schedule(tuple(step for s in self.facts.stages for step in self._stage(s, point)))
@@ -131,68 +121,6 @@ class PointsSketch:
         if u:
             steps += [Bind(name, f"{u}.0", "block.y"), Bind(name, f"{u}.1", "thread.y")]
         return [*steps, Bind(name, f"{v}.0", "block.x")]
-
-
-@dataclass(frozen=True)
-class TeamSketch:
-    """A block a row: its threads walk along each stage's inner axis, reductions meet in a tree. Hole: threads."""
-
-    facts: Facts
-    rows: tuple[str, ...]
-    spec: DeviceSpec
-    name: str = "team"
-
-    def inner(self, s: Stage) -> str | None:
-        inside = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows]
-        inside = [a for a in inside if a in s.reduce_axes] or inside if s.is_reduction else inside
-        return max(inside, key=lambda a: (sum(x.contiguous(a) for x in s.reads), s.extents[a]), default=None)
-
-    def priced(self) -> Priced:
-        columns = grid(threads=(32, 64, 128, 256, 512))
-        keep = columns["threads"] <= self.spec.threads_per_block
-        columns = select(columns, keep)
-        threads = columns["threads"].astype(float)
-        blocks = float(prod(self.facts.stages[-1].extents[a] for a in self.rows))
-        levels = np.log2(threads) * sum(s.is_reduction for s in self.facts.stages)
-        waves = np.ceil(blocks / (self.spec.cores * resident(self.spec, threads)))
-        meeting = waves * (levels + 2 * len(self.facts.stages)) * 40 / self.spec.frequency_hz
-        size = float(self.facts.program.bytes)
-        waited, arithmetic, moving, seen = meeting, 0 * threads, 0 * threads, set[str]()
-        for s in self.facts.stages:
-            v = self.inner(s)
-            rounds = np.ceil(s.extents[v] / threads) if v else 1 + 0 * threads
-            waste = rounds * threads / s.extents[v] if v else 1.0
-            inside = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
-            each = rounds * prod(s.extents[a] for a in inside)
-            again = {a.buffer.name for a in s.reads} <= seen  # the nearest cache may still have it
-            seen |= {a.buffer.name for a in (*s.reads, s.store)}
-            waited = waited + waves * latency(self.spec) * np.maximum(1.0, each / IN_FLIGHT) / (3 if again else 1)
-            arithmetic = arithmetic + _arithmetic(self.spec, s, blocks + 0 * threads, threads, 0.5 / waste)
-            of = asked(s, v or "", inside)
-            moving = moving + memory(self.spec, s, blocks + 0 * threads, of, size / len(self.facts.stages), size)
-        seconds = together(waited, arithmetic, moving, beginning(self.spec, blocks)) + self.spec.launch_seconds
-        return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
-
-    def schedule(self, point: Point) -> Schedule:
-        steps: list[Step] = []
-        threads, at, last = point["threads"], self.rows[-1], self.facts.stages[-1].name
-        for s in self.facts.stages:
-            v = self.inner(s)
-            if v is None:
-                continue
-            rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
-            steps += [Reorder(s.name, (*rest, v))] if rest else []
-            if v in s.reduce_axes:
-                warp = lent(self.spec, s)
-                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, warp if threads % warp == 0 else 1)]
-            elif s.is_reduction:
-                steps.append(RegisterTile(s.name, ((v, threads),)))
-            else:
-                steps.append(Tile(s.name, ((v, threads),)))
-            steps.append(Bind(s.name, f"{v}.1", "thread.x"))
-        steps += [ComputeAt(s.name, last, at) for s in reversed(self.facts.stages[:-1])]
-        axes = "zyx"[-min(3, len(self.rows)) :]
-        return Schedule((*steps, *(Bind(last, a, f"block.{x}") for a, x in zip(self.rows, axes))))
 
 
 @dataclass(frozen=True)

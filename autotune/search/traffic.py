@@ -17,7 +17,7 @@ from ..devices.spec import DeviceSpec
 from .facts import Stage
 from .sketch import Column
 
-LINE_BYTES, SECTOR = 128, 32
+LINE_BYTES, SECTOR, LANES = 128, 32, 32
 IN_FLIGHT = 16  # loads of a thread that compilers begin before they wait for one
 
 
@@ -61,18 +61,25 @@ class Asked:
     apart: Any
 
 
-def asked(s: Stage, warp: str, inside: Sequence[str], beside: str | None = None, shared: Any = 1) -> Asked:
-    """Where a warp lies along the axis `warp` and each of its threads walks the axes `inside`; `shared` threads of a
-    block lie along `beside`."""
+def asked(
+    s: Stage, warp: Sequence[tuple[str, Any]], inside: Sequence[str], beside: str | None = None, shared: Any = 1
+) -> Asked:
+    """Where the lanes of a warp lie along axes, so many along each, and each of its threads walks the axes `inside`;
+    `shared` threads of a block lie along `beside`."""
     lines, apart = 0.0, 0.0
     stored = 1 / prod(s.extents[a] for a in s.reduce_axes)
     for a, share in [*((a, 1.0) for a in s.reads), (s.store, stored)]:
         size = a.buffer.dtype.bytes
-        step = abs(a.strides.get(warp, 0)) * size
-        lines = lines + min(1.0, max(step / LINE_BYTES, 1 / 32)) * share
-        if step > size and not any(a.contiguous(x) for x in inside):
+        rows, sectors, left = 1.0, 1.0, LANES
+        for axis, count in warp:
+            here, step = np.minimum(count, left), abs(a.strides.get(axis, 0)) * size
+            rows = rows * np.minimum(here, np.maximum(1.0, here * step / LINE_BYTES))
+            sectors = sectors * np.minimum(here, np.maximum(1.0, here * step / SECTOR))
+            left = left / here
+        lines = lines + rows / LANES * share
+        if not any(a.contiguous(x) for x in inside):
             near = np.minimum(SECTOR / size, shared) if beside and a.contiguous(beside) else 1
-            apart = apart + np.maximum(min(SECTOR, step) / near - size, 0) * share
+            apart = apart + np.maximum(sectors * SECTOR / LANES / near - size, 0) * share
     return Asked(lines, apart)
 
 
@@ -85,6 +92,16 @@ def memory(spec: DeviceSpec, s: Stage, blocks: Any, of: Asked, bytes_: Any, size
     # A multiprocessor by itself moves a few times its share of the bandwidth, no more.
     moving = bytes_ / (rate(spec, size) * np.minimum(1.0, 3 * blocks / spec.cores)) + apart
     seconds: Column = np.maximum(served, moving)
+    return seconds
+
+
+def arithmetic(spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, enough: int = 512) -> Column:
+    """Seconds. `share`: of a multiprocessor's peak that its threads reach by themselves; the last wave of blocks is as
+    long as a full one, and fewer threads than are `enough` hide no latency."""
+    flops = float(stage.compute.points * max(stage.light + 8 * stage.heavy, 1))
+    waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
+    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / enough)
+    seconds: Column = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
     return seconds
 
 

@@ -51,7 +51,7 @@ from autotune.ir.steps import (
     copy_loop,
 )
 from autotune.ir.verify import verify
-from tests.ir.programs import half_product, normalised, product, row_sum
+from tests.ir.programs import column_sum, half_product, normalised, product, row_sum
 
 LIMITS = Limits(instructions=("mma_m16n8k16_f16",), warp=4)
 PRODUCT: tuple[Step, ...] = (
@@ -91,6 +91,10 @@ MATRIX: tuple[Step, ...] = (
 WARP: tuple[Step, ...] = (
     RegisterTile("t0", (("k", 8),)), TreeReduce("t0", 4), Bind("t0", "k.1", "thread.x"), Bind("t0", "i", "block.x"),
 )  # fmt: skip
+COLUMNS: tuple[Step, ...] = (
+    RegisterTile("t0", (("k", 4), ("i", 8))), TreeReduce("t0", 1, "thread.y"), Bind("t0", "k.1", "thread.y"),
+    Bind("t0", "i.1", "thread.x"), Bind("t0", "i.0", "block.x"),
+)  # fmt: skip
 PARTED: tuple[Step, ...] = (
     SplitReduction("t0", "k", 3), Bind("t0", "k.part", "block.z"), Bind("t0", "i", "block.y"),
     Bind("t0", "j", "thread.x"), Bind("t0.total", "i", "block.y"), Bind("t0.total", "j", "thread.x"),
@@ -99,7 +103,7 @@ NESTS: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "product": (product(16, 16, 12), PRODUCT), "ragged product": (product(11, 13, 10), PRODUCT),
     "row": (row_sum(5, 22), ROW), "norm": (normalised(5, 10), NORM),
     "matrix": (half_product(32, 32, 48), MATRIX), "warp": (row_sum(5, 22), WARP),
-    "parted": (product(4, 6, 12), PARTED),
+    "parted": (product(4, 6, 12), PARTED), "columns": (column_sum(22, 16), COLUMNS),
 }  # fmt: skip
 
 # What only some of the languages can say.
@@ -247,7 +251,7 @@ def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]
 def test_every_mutant_is_caught() -> None:
     """By the verifier, or by the equivalence check where it is safe but computes something else."""
     caught: dict[str, int] = {"verifier": 0, "equivalence": 0}
-    for name in ("product", "row", "norm", "matrix", "warp", "parted"):
+    for name in ("product", "row", "norm", "matrix", "warp", "parted", "columns"):
         program, nest = made(name)
         for what, mutant in mutants(nest):
             found = problem(program, mutant)
