@@ -37,6 +37,7 @@ from .parted import parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
 from .teams import TeamSketch
 from .traffic import IN_FLIGHT, arithmetic, asked, beginning, latency, memory, moved, rate, resident, together, waiting
+from .turned import turned_sketch
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
 MEETING = 2.6  # steps of a product's reduction that it takes to meet and to turn the loop
@@ -253,6 +254,8 @@ def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: Device
         found.append(tile)
         if known := fitting(first, spec):
             found.append(MatrixSketch(facts, first, tile.v, tile.u, tile.k, epilogues, spec, *known))
+    if turned := turned_sketch(facts, first, spec):
+        found.append(turned)
     if epilogues is not None and (long := parted(facts, first, epilogues, spec)):
         found.append(long)
     rows = facts.shared_outer

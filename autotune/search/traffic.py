@@ -83,6 +83,12 @@ def asked(
     return Asked(lines, apart)
 
 
+def plain(s: Stage, side: Any, more: int) -> Asked:
+    """Where a warp's accesses are all to neighbours, `side` of them at least; `more` stay in shared memory."""
+    wide = np.maximum(1.0, LANES / side)
+    return Asked((len(s.reads) + 1 + more) * wide / LANES, 0.0)
+
+
 def memory(spec: DeviceSpec, s: Stage, blocks: Any, of: Asked, bytes_: Any, size: float) -> Column:
     """Seconds in which `bytes_` (of arrays of `size` bytes) move, and in which a stage's warps are served."""
     points = float(max(s.compute.points, 1))
