@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,6 +101,11 @@ class DeviceSpec:
     def shuffles(self) -> int:
         """Threads that may read each other's registers; 1 where none may."""
         return self.warp if self.kind in ("cuda", "hip") else 1
+
+    @property
+    def ahead(self) -> int:
+        """Blocks of operands that may be on their way into shared memory while others are used."""
+        return 3 if self.kind == "cuda" and int(re.sub(r"\D", "", self.arch) or 0) >= 80 else 1
 
     @property
     def dots(self) -> tuple[Dot, ...]:

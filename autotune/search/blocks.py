@@ -127,8 +127,8 @@ class PointsSketch:
 @dataclass(frozen=True)
 class TileSketch:
     """A block a tile of a product, its operands in shared memory as they lie in memory. Holes: threads along rows and
-    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), whether the next block is
-    copied meanwhile (`ahead`), and `parts` of the reduction side by side.
+    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), how many of the next
+    blocks are copied meanwhile (`ahead`), and `parts` of the reduction side by side.
 
     Where tiles are whole, a thread's columns are groups that lie apart, so that neighbouring threads read neighbouring
     words; and four steps of the reduction are written out, which read a row of four at once where it lies that way.
@@ -151,8 +151,8 @@ class TileSketch:
         e, s, vector = self.stage.extents, self.stage, max(1, LINE // self.size)
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32), ahead=(0, 1),
-                       parts=PARTS)  # fmt: skip
+        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32),
+                       ahead=tuple(range(self.spec.ahead + 1)), parts=PARTS)  # fmt: skip
         ty, tx, tm, tn, depth, ahead, parts = columns.values()
         threads, size = ty * tx, self.size
         shared = (1 + ahead) * sum((self._rows(a, ty * tm, tx * tn, depth) * (self._run(a, ty * tm, tx * tn, depth)
@@ -166,7 +166,8 @@ class TileSketch:
             "threads": (threads >= 32) & (threads <= min(256, self.spec.threads_per_block)),
             "registers": (tm * tn + tm + tn) * size <= 400,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
-            "depth": ((depth == 8) | (depth <= k)) & ((ahead == 0) | (k % depth == 0) & (2 * depth * parts <= k)),
+            "depth": (depth == 8) | (depth <= k),
+            "ahead": (ahead == 0) | (k % depth == 0) & ((ahead + 1) * depth * parts <= k),
             "parts": (parts == 1) | ((k % (depth * parts) == 0) & (len(s.axes) == 2)
                                      & (m * n < ty * tm * tx * tn * self.spec.cores)),
             "rows": (ty * tm <= 2 * m) | (ty == 4), "columns": (tx * tn <= 2 * n) | (tx == 8),
@@ -233,7 +234,7 @@ class TileSketch:
             run, other = self._run(a, high, wide, deep), self._rows(a, high, wide, deep)
             steps += copied(cache, along, across, run, other, self.size, threads)
             steps += [Pad(cache, max(1, LINE // self.size))] if near and axis == v else []  # threads read apart rows
-        steps += [Pipeline(name, f"{k}.0", True)] if point["ahead"] else []
+        steps += [Pipeline(name, f"{k}.0", True, point["ahead"])] if point["ahead"] else []
         inside = self.epilogues if not parted else ()
         steps += [ComputeAt(e, name) for e in inside]
         if whole:

@@ -96,8 +96,8 @@ def split_seconds(spec: DeviceSpec, stage: Stage, parts: Any, results: float) ->
 @dataclass(frozen=True)
 class MatrixSketch:
     """Holes: warps along rows and columns (`wy`, `wx`), instructions a warp has along each (`ty`, `tx`), depth of a
-    block of the reduction in instructions (`depth`), whether the next block is copied meanwhile (`ahead`), and `parts`
-    of the reduction side by side."""
+    block of the reduction in instructions (`depth`), how many of the next ones are copied meanwhile (`ahead`), and
+    `parts` of the reduction side by side."""
 
     facts: Facts
     stage: Stage
@@ -114,8 +114,8 @@ class MatrixSketch:
         e, s, known = self.stage.extents, self.stage, self.instruction
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4), ahead=(0, 1),
-                       parts=PARTS)  # fmt: skip
+        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4),
+                       ahead=tuple(range(self.spec.ahead + 1)), parts=PARTS)  # fmt: skip
         wy, wx, ty, tx, depth, ahead, parts = columns.values()
         high, wide, deep = wy * ty * known.shape[0], wx * tx * known.shape[1], depth * known.shape[2]
         threads, size = wy * wx * known.lanes, known.operand.bytes
@@ -135,7 +135,7 @@ class MatrixSketch:
             + depth * (ty * known.a.words(known.operand) + tx * known.b.words(known.operand)) <= room,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
             "whole tiles": (m % high == 0) & (n % wide == 0) & (k % deep == 0),
-            "depth": (ahead == 0) | (deep * 2 * parts <= k),
+            "ahead": (ahead == 0) | (deep * (ahead + 1) * parts <= k),
             "parts": (parts == 1) | ((k % (deep * parts) == 0) & (len(s.axes) == 2)
                                      & (m * n < high * wide * self.spec.cores)),
         }  # fmt: skip
@@ -196,7 +196,7 @@ class MatrixSketch:
             steps += copied(cache, along, across, run, other, known.operand.bytes, threads)
             steps.append(Pad(cache, LINE // known.operand.bytes))
         if point["ahead"]:
-            steps.append(Pipeline(name, f"{k}.0", True))
+            steps.append(Pipeline(name, f"{k}.0", True, point["ahead"]))
         inside = self.epilogues if not apart else ()
         steps += [ComputeAt(e, name) for e in inside]
         steps.append(Tensorize(name, known.name, f"{u}.1.1", f"{v}.1.1", f"{k}.1"))
