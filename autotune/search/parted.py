@@ -43,9 +43,11 @@ class PartedSketch:
     def widths(self) -> tuple[int, ...]:
         """Results that a block may have."""
         s = self.stage
-        if not s.axes or not any(a.contiguous(s.axes[-1]) for a in s.reads):
+        row = s.axes[-1] if s.axes else ""
+        along, across = (sum(a.buffer.bytes for a in s.reads if a.contiguous(x)) for x in (self.k, row))
+        if across <= along:
             return (1,)
-        return tuple(n for n in (1, 16, 32, 64) if n <= s.extents[s.axes[-1]])
+        return tuple(n for n in (1, 16, 32, 64) if n <= s.extents[row])
 
     def priced(self) -> Priced:
         spec, s, size = self.spec, self.stage, self.stage.extents[self.k]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -36,15 +37,22 @@ class TeamSketch:
     def widths(self) -> tuple[int, ...]:
         """Rows that a block may take: more than one where they are neighbours in memory."""
         row, last = self.rows[-1], self.facts.stages[-1]
-        near = any(a.contiguous(row) for s in self.facts.stages for a in (*s.reads, s.store))
+        temps = self.facts.temps
+        accesses = [(s, a) for s in self.facts.stages for a in (*s.reads, s.store) if a.buffer.name not in temps]
+        along = sum(a.buffer.bytes for s, a in accesses if (v := self.inner(s)) and a.contiguous(v))
+        near = sum(a.buffer.bytes for _, a in accesses if a.contiguous(row)) > along
         alone, n = len(self.facts.stages) == 1, last.extents[row]  # stages meet in whole blocks of rows only
         return tuple(w for w in (1, 8, 16, 32, 64) if w == 1 or near and (n % w == 0 or alone and n > w))
 
     def priced(self) -> Priced:
         columns = grid(threads=(2, 4, 8, 16, 32, 64, 128, 256, 512), across=self.widths)
         threads, across = columns.values()
-        keep = (threads * across <= self.spec.threads_per_block) & (threads * np.minimum(across, 2) >= 32)
-        keep |= (across > 1) & (threads * across >= 64) & (threads * across <= self.spec.threads_per_block)
+        shared, block = across * sum(self._held(s, threads) for s in self.facts.stages), threads * across
+        rules = {
+            "threads": (block <= self.spec.threads_per_block) & (block >= np.where(across > 1, 64, 32)),
+            "shared": (shared <= self.spec.shared_bytes) | (across == 1),
+        }
+        keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
         threads, across = (c.astype(float) for c in columns.values())
         spec, row = self.spec, self.rows[-1]
@@ -67,7 +75,12 @@ class TeamSketch:
             of = asked(s, [(row, across), *([(v, threads)] if v else [])], inside)
             moving = moving + memory(spec, s, blocks, of, size / len(self.facts.stages), size)
         seconds = together(waited, busy, moving, beginning(spec, blocks)) + spec.launch_seconds
-        return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
+        return Priced(columns, seconds, {"meeting": meeting}, {why: int((~ok).sum()) for why, ok in rules.items()})
+
+    def _held(self, s: Stage, threads: Any) -> Any:
+        """Bytes of shared memory that a row's accumulators, and what is handed to a later stage, take."""
+        kept = prod(s.extents[a] for a in s.axes if a not in self.rows) if s.name in self.facts.temps else 0
+        return (kept + (threads if s.is_reduction else 0)) * s.dtype.compute.bytes
 
     def schedule(self, point: Point) -> Schedule:
         steps: list[Step] = []
