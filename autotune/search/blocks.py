@@ -36,7 +36,19 @@ from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_s
 from .parted import parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
 from .teams import TeamSketch
-from .traffic import IN_FLIGHT, arithmetic, asked, beginning, latency, memory, moved, rate, resident, together, waiting
+from .traffic import (
+    IN_FLIGHT,
+    arithmetic,
+    asked,
+    beginning,
+    fetched,
+    latency,
+    memory,
+    moved,
+    resident,
+    together,
+    waiting,
+)
 from .turned import turned_sketch
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
@@ -190,8 +202,7 @@ class TileSketch:
         flops = 2.0 * ty * tm * tx * tn * depth / (self.spec.peak("f32") * share)
         step = waiting(self.spec, flops * held * (1 + MEETING / depth), ahead)
         waves = np.maximum(1.0, np.ceil(blocks / self.spec.cores) / held)
-        near = size * batch * (m * k + k * n)
-        moving = traffic / rate(self.spec, near)
+        moving = fetched(self.spec, traffic, float(size * batch * (m * k + k * n + m * n)))
         seconds = np.maximum(waves * step * k / depth / parts, moving) + self.spec.launch_seconds
         seconds = seconds + beginning(self.spec, blocks)
         seconds = seconds + split_seconds(self.spec, s, parts, float(m * n))

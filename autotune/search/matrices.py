@@ -31,7 +31,7 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .sketch import Point, Priced, grid, select
-from .traffic import beginning, rate, resident, waiting
+from .traffic import beginning, fetched, resident, waiting
 
 ADDRESSES = 40  # registers of a thread that are neither accumulators nor operands
 MEETING_CYCLES = 100  # to meet once, and to turn the loop
@@ -147,8 +147,9 @@ class MatrixSketch:
         blocks, warps = batch * (m / high) * (n / wide) * parts, wy * wx
         multiply = 2.0 * high * wide * deep / self.rate  # of one block, one step of the reduction
         near = 128.0 * self.spec.frequency_hz  # bytes a second that shared memory delivers to one multiprocessor
-        fetch = warps * (ty * known.shape[0] + 2 * tx * known.shape[1]) * deep * size / near
-        fetch = fetch + (high + wide) * deep * size / near
+        loads = [(a, *((known.b, tx) if a.uses(self.v) else (known.a, ty))) for a in self.operands]
+        words = sum(n * (f.words(known.operand) if a.contiguous(self.k) else f.elements) for a, f, n in loads)
+        fetch = (warps * depth * words * 128 + (high + wide) * deep * size) / near
         shared = select({"shared": shared}, keep)["shared"]
         registers = ty * tx * known.c.elements + ADDRESSES + ty * known.a.elements / 2 + tx * known.b.elements
         held = resident(self.spec, warps * known.lanes, shared, registers)
@@ -157,7 +158,7 @@ class MatrixSketch:
         step = waiting(self.spec, work + MEETING_CYCLES / self.spec.frequency_hz, ahead)
         waves = np.maximum(1.0, np.ceil(blocks / self.spec.cores) / held)
         traffic = batch * size * (m * k * (n / wide) + k * n * (m / high)) + batch * s.dtype.bytes * m * n
-        moving = traffic / rate(self.spec, batch * size * (m * k + k * n))
+        moving = fetched(self.spec, traffic, batch * (size * (m * k + k * n) + s.dtype.bytes * float(m * n)))
         steps = k / deep / parts
         seconds = np.maximum(waves * step * steps, moving) + self.spec.launch_seconds
         seconds += beginning(self.spec, blocks)

@@ -32,6 +32,11 @@ def rate(spec: DeviceSpec, size: float) -> float:
     return spec.bytes_per_second("L2" if near else "DRAM", "copy")
 
 
+def fetched(spec: DeviceSpec, traffic: Any, once: float) -> Any:
+    """Seconds in which blocks get `traffic` bytes from the L2, which gets `once` bytes from where they are."""
+    return np.maximum(traffic / spec.bytes_per_second("L2", "copy"), once / rate(spec, once))
+
+
 def latency(spec: DeviceSpec) -> float:
     """Seconds between a load that no near cache serves and its value; 0 where that is not known."""
     return spec.core.latency / spec.frequency_hz if spec.core else 0.0
