@@ -39,13 +39,15 @@ CHECKED = (
 )  # fmt: skip
 SHAPES = (
     "gemm m=512 n=512 k=512", "gemm m=1024 n=1024 k=1024", "gemm m=2048 n=2048 k=2048", "gemm m=4096 n=4096 k=1024",
-    "gemm m=128 n=768 k=3072 bias=1 act=relu", "softmax m=4096 n=1024", "layer_norm m=4096 n=1024",
-    "reduce shape=4096x4096 axes=1", "reduce shape=4096x4096 axes=0", "elementwise n=16777216 expr=gelu(a*b+c)",
+    "gemm m=4096 n=4096 k=4096 f16", "gemm m=4096 n=4096 k=4096 bf16", "gemm m=128 n=768 k=3072 bias=1 act=relu",
+    "softmax m=4096 n=1024", "layer_norm m=4096 n=1024", "reduce shape=4096x4096 axes=1",
+    "reduce shape=4096x4096 axes=0", "reduce shape=1048576x64 axes=0", "elementwise n=16777216 expr=gelu(a*b+c)",
     "transpose shape=4096x4096 perm=1,0",
 )  # fmt: skip
+HALVES = {"f16": "float16", "bf16": "bfloat16"}  # last words of cases that are not of f32
 SMALL = ("gemm m=128 n=128 k=128", "softmax m=256 n=256", "reduce shape=512x512 axes=0",
          "elementwise n=262144 expr=relu(a*b+c)")  # fmt: skip
-CHAIN = 128  # multiply-adds an element
+CHAIN = 32  # multiply-adds one after another; of much longer expressions parts become arrays, and kernels, of their own
 
 
 class Bench:
@@ -65,14 +67,12 @@ class Bench:
 
     def kernels(self, words: str) -> list[Any]:
         """The kernels of a case, in the form in which they are scheduled."""
-        from autotune.cli.grid import cases
         from autotune.cli.run import program
         from autotune.ir.collapse import normal_form
         from autotune.ir.partition import partition
+        from benchmarks.archs import case
 
-        op, *rest = words.split()
-        (case,) = cases(op, rest)
-        return [normal_form(k) for k in partition(program(case)).kernels]
+        return [normal_form(k) for k in partition(program(case(words))).kernels]
 
     def measured(self, program: Any, top: int, others: int, check: str = "quick") -> dict[str, Any]:
         """The model's first `top` candidates and `others` drawn at random, built, checked and timed in turns."""
@@ -202,25 +202,24 @@ def ceilings(b: Bench) -> Iterator[dict[str, Any]]:
     from autotune.tracer import trace
 
     def chain(x: Any, y: Any) -> Any:
-        z = x
+        z = x[:, None]
         for _ in range(CHAIN):
-            z = z * y + x
-        return z
+            z = z * y + x[:, None]
+        return z.sum(axis=-1)
 
-    n = 1 << (16 if b.o.quick else 22)
+    n = 1 << (10 if b.o.quick else 13)
     wide = 1 << (20 if b.o.quick else 26)
     near = min(wide, b.spec.caches[0].bytes // 64)
-    probes: dict[str, tuple[Callable[..., Any], list[int], str, float]] = {
-        "multiply-add f32": (chain, [n, n], "flops", 2.0 * CHAIN * n),
-        "copy": (lambda x: x * np.float32(2), [wide], "bytes", 8.0 * wide),
-        "copy in L2": (lambda x: x * np.float32(2), [near], "bytes", 8.0 * near),
-        "read": (lambda x: x.sum(axis=-1), [wide], "bytes", 4.0 * wide),
+    rows = max(64, wide >> 14)
+    probes: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], str, float]] = {
+        "multiply-add f32": (chain, [(2 * n,), (n,)], "flops", 4.0 * CHAIN * n * n),
+        "copy": (lambda x: x * np.float32(2), [(wide,)], "bytes", 8.0 * wide),
+        "copy in L2": (lambda x: x * np.float32(2), [(near,)], "bytes", 8.0 * near),
+        "read": (lambda x: x.sum(axis=-1), [(rows, wide // rows)], "bytes", 4.0 * wide),
     }
-    for name, (fn, sizes, unit, work) in probes.items():
+    for name, (fn, shapes, unit, work) in probes.items():
         if b.left() < 0:
             return
-        rows = max(64, wide >> 14)
-        shapes = [(rows, size // rows) if name == "read" else (size,) for size in sizes]
         program = normal_form(trace(fn, [autotune.spec("f32", s) for s in shapes], {}, name).program)
         found = b.measured(program, 8, 6)
         best = min((c["minimum"] for c in found["candidates"]), default=float("inf"))
@@ -258,7 +257,8 @@ def shortlist(b: Bench) -> Iterator[dict[str, Any]]:
                 "bytes": sum(k.bytes for k in kernels) / total}  # fmt: skip
         row["first_pick"] = total / sum(firsts) if all(firsts) else None
         far = sum(k.bytes for k in kernels) > b.spec.caches[0].bytes
-        known = {"flops": b.ceilings.get("multiply-add f32"), "bytes": b.ceilings.get("copy" if far else "copy in L2")}
+        peak = b.ceilings.get("multiply-add f32") if words.split()[-1] not in HALVES else None
+        known = {"flops": peak, "bytes": b.ceilings.get("copy" if far else "copy in L2")}
         row["of_ceiling"] = max((row[unit] / rate for unit, rate in known.items() if rate), default=float("nan"))
         row["peers"] = dict(_peers(words)) if not b.o.quick else {}
         yield row
@@ -311,10 +311,11 @@ def _peers(words: str) -> Iterator[tuple[str, float]]:
     if torch is None:
         return
     op, *rest = words.split()
-    p = dict(word.split("=", 1) for word in rest)
+    dtype = getattr(torch, HALVES.get(rest[-1], "float32"))
+    p = dict(word.split("=", 1) for word in rest if "=" in word)
 
     def made(*shape: int) -> Any:
-        return torch.rand(shape, device="cuda") + 0.5
+        return torch.rand(shape, device="cuda", dtype=dtype) + 0.5
 
     f = torch.nn.functional
     shape = list(map(int, p.get("shape", "1").split("x")))

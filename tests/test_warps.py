@@ -139,12 +139,23 @@ AHEAD = """  __shared__ __align__(16) float s[2][64];
     if (n < 3) at_copy_async4(&s[(n + 1) % 2][t], x + 64 * (n + 1) + t);
     out[64 * n + t] = s[n % 2][63 - t];
   }"""
+TWO_AHEAD = """  __shared__ __align__(16) float s[3][64];
+  int t = threadIdx.x;
+  at_copy_async4(&s[0][t], x + t);
+  at_copy_wait1();
+  at_copy_async4(&s[1][t], x + 64 + t);
+  for (int n = 0; n < 4; ++n) {
+    at_copy_wait1();
+    __syncthreads();
+    if (n < 2) at_copy_async4(&s[(n + 2) % 3][t], x + 64 * (n + 2) + t);
+    out[64 * n + t] = s[n % 3][63 - t];
+  }"""
 LONG = np.arange(256, dtype=np.float32)
 TURNED = LONG.reshape(4, 64)[:, ::-1].ravel()
 
 
 @pytest.mark.parametrize("sanitize", SANITIZERS)
-@pytest.mark.parametrize("body", [STAGED, AHEAD], ids=["staged", "ahead"])
+@pytest.mark.parametrize("body", [STAGED, AHEAD, TWO_AHEAD], ids=["staged", "ahead", "two ahead"])
 def test_copies(body: str, sanitize: str) -> None:
     text = kernel(body)
     made = program([("k", ("x", "out"))], {"x": ("f", 256), "out": ("f", 256)}, text, 64, sanitize=sanitize)
@@ -158,6 +169,11 @@ COPIES: dict[str, tuple[str, str, str, str]] = {
     "no barrier, threads": (STAGED, "__syncthreads();", "", "thread"),
     "the wait after the barrier": (
         AHEAD, "at_copy_wait();\n    __syncthreads();", "__syncthreads();\n    at_copy_wait();", ""),
+    "no wait, two ahead": (TWO_AHEAD, "  at_copy_wait1();\n    __sync", "__sync", ""),
+    "no wait before the second": (TWO_AHEAD, "at_copy_wait1();\n  at_copy", "at_copy", ""),
+    "one wait too few": (TWO_AHEAD, "at_copy_wait1();\n    __sync", "at_copy_wait2();\n    __sync", ""),
+    "no barrier, two ahead": (TWO_AHEAD, "__syncthreads();", "", ""),
+    "too few parts": (TWO_AHEAD, "% 3", "% 2", ""),
     "into what is read": (AHEAD, "s[(n + 1) % 2][t]", "s[n % 2][t]", ""),
     "past the end": (AHEAD, "n < 3", "n < 4", "address"),
     "askew": (STAGED, "&s[n % 2][4 * t]", "&s[n % 2][4 * t + 1]", ""),

@@ -72,7 +72,8 @@ class _Kernel(Values):
         self.buffers = {b.name: b for b in self.outer}
         self.aligned: set[str] = set()
         copies = "at_copy_wait" in dialect.helpers
-        self.late = copies and any(isinstance(s, Store) and s.asynchronous for s in leaves((stmt,)))
+        under_way = [s.asynchronous for s in leaves((stmt,)) if isinstance(s, Store) and s.asynchronous]
+        self.late = min(under_way, default=0) if copies else 0  # meetings of threads until a copy is there
 
     @property
     def entry(self) -> Entry:
@@ -119,7 +120,7 @@ class _Kernel(Values):
             missing = [x for x, n in zip(AXES, self.launch.block) if n > 1 and x not in bound_axes]
             if isinstance(stmt, Loop) and stmt.barrier:
                 if self.late:
-                    self.line("at_copy_wait();")
+                    self.line(f"at_copy_wait{self.late - 1 or ''}();")
                 self.line(self.d.atoms["barrier"])
             if missing and not block_level:
                 tests = " && ".join(f"{self.d.atoms[f'thread.{x}']} == 0" for x in missing)

@@ -43,14 +43,17 @@ FN void at_copy_async{n}(void *to, const void *from) {{
 }}
 #endif"""
 _WAIT = """#ifndef AT_HOST
-FN void at_copy_wait() {
+FN void at_copy_wait{n}() {{
 #if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  asm volatile("{wait}" ::: "memory");
 #endif
-}
+}}
 #endif"""
+_WAITS = {"at_copy_wait": _WAIT.format(n="", wait="cp.async.wait_all;")} | {
+    f"at_copy_wait{n}": _WAIT.format(n=n, wait=f"cp.async.commit_group; cp.async.wait_group {n};") for n in (1, 2, 3)
+}
 _COPIES = {f"at_copy_async{n}": _ASYNC.format(n=n, kind="cg" if n == 16 else "ca", word=word)
-           for n, word in ((4, "float"), (8, "float2"), (16, "float4"))} | {"at_copy_wait": _WAIT}  # fmt: skip
+           for n, word in ((4, "float"), (8, "float2"), (16, "float4"))} | _WAITS  # fmt: skip
 _SHUFFLE = "FN {type} at_shuffle_{name}({type} x, int ahead) {{ return __shfl_down_sync(0xffffffffu, x, ahead); }}"
 _SHUFFLES = {f"at_shuffle_{name}": _SHUFFLE.format(name=name, type=TYPES[name])
              for name in ("f32", "f64", "i32", "i64")}  # fmt: skip

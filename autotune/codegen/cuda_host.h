@@ -59,7 +59,7 @@ struct Place { unsigned x, y, z; };
 
 struct Fiber;
 using Act = void (*)(Fiber *warp, Mask group);  // what a warp operation does once its lanes have met
-struct Copy { void *to; unsigned char data[16]; unsigned bytes; };
+struct Copy { void *to; unsigned char data[16]; unsigned bytes, group; };
 struct Fiber {
   Context context;
   char *stack;
@@ -71,7 +71,7 @@ struct Fiber {
   Mask mask;
   void *given;            // the lane's part in a warp operation
   Copy *copies;           // begun and not waited for
-  unsigned begun, room;
+  unsigned begun, room, groups;
   void *seen;             // the fiber as ThreadSanitizer knows it
   char meets, warp_meets; // what it orders them by, of the first of a block and of a warp
 };
@@ -177,7 +177,7 @@ AT_UNSEEN void prepare(unsigned count) {
   for (unsigned n = 0; n < count; ++n) {
     Fiber &f = fibers[n];
     f.thread = {n % threads.x, n / threads.x % threads.y, n / threads.x / threads.y};
-    f.number = n, f.done = false, f.ready = true, f.begun = 0;
+    f.number = n, f.done = false, f.ready = true, f.begun = 0, f.groups = 0;
     fresh(f.context, f.stack, begin);
   }
 }

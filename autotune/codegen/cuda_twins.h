@@ -94,11 +94,29 @@ AT_UNSEEN void queue(void *to, const unsigned char *data, unsigned bytes) {
   Fiber &f = *running;
   if (f.begun == f.room) f.copies = (Copy *)realloc(f.copies, (f.room = 2 * f.room + 8) * sizeof(Copy));
   Copy &c = f.copies[f.begun++];
-  c.to = to, c.bytes = bytes;
+  c.to = to, c.bytes = bytes, c.group = f.groups;
   memcpy(c.data, data, bytes);
 }
 AT_UNSEEN Copy *begun() { return running->copies; }
 AT_UNSEEN unsigned all_begun() { unsigned n = running->begun; running->begun = 0; return n; }
+// Ends the group of copies that is begun; how many copies are older than the newest `kept` groups. Those stay.
+AT_UNSEEN unsigned begun_before(unsigned kept) {
+  Fiber &f = *running;
+  unsigned n = 0, end = ++f.groups;
+  while (n < f.begun && f.copies[n].group + kept < end) ++n;
+  return n;
+}
+AT_UNSEEN void forget(unsigned n) {
+  Fiber &f = *running;
+  memmove(f.copies, f.copies + n, (f.begun -= n) * sizeof(Copy));
+}
+static inline void arrive(const Copy *c, unsigned n) {
+  for (; n; --n, ++c) {
+    if (c->bytes == 4) memcpy(c->to, c->data, 4);
+    if (c->bytes == 8) memcpy(c->to, c->data, 8);
+    if (c->bytes == 16) memcpy(c->to, c->data, 16);
+  }
+}
 
 // A device may write any part at any time until the wait: till then the place holds NaN, and nothing of what it held.
 template <unsigned bytes> static inline void begin_copy(void *shared, const void *global, int line) {
@@ -125,12 +143,17 @@ static inline void at_copy_async16(void *shared, const void *global, int line = 
 // All that this thread has begun is there, for this thread; for others after a barrier.
 static inline void at_copy_wait() {
   at_host::Copy *c = at_host::begun();
-  for (unsigned n = at_host::all_begun(); n; --n, ++c) {
-    if (c->bytes == 4) memcpy(c->to, c->data, 4);
-    if (c->bytes == 8) memcpy(c->to, c->data, 8);
-    if (c->bytes == 16) memcpy(c->to, c->data, 16);
-  }
+  at_host::arrive(c, at_host::all_begun());
 }
+// The same, but for what it has begun since it waited so many times before.
+template <unsigned kept> static inline void at_copy_wait_but() {
+  unsigned n = at_host::begun_before(kept);
+  at_host::arrive(at_host::begun(), n);
+  at_host::forget(n);
+}
+static inline void at_copy_wait1() { at_copy_wait_but<1>(); }
+static inline void at_copy_wait2() { at_copy_wait_but<2>(); }
+static inline void at_copy_wait3() { at_copy_wait_but<3>(); }
 
 // ---- matrix instructions --------------------------------------------------------------------------------------------
 

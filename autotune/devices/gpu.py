@@ -15,6 +15,7 @@ from .spec import CacheLevel, Core, DeviceSpec
 
 KINDS = ("cuda", "hip", "opencl")
 CORE = tuple(field.name for field in fields(Core))  # as the table has them
+NEAR = 21  # bytes a cycle that a multiprocessor gets of the L2: measured on an H200
 DEFAULT = {"cuda": "sm_80", "hip": "gfx942", "opencl": "generic"}
 
 
@@ -38,14 +39,20 @@ def describe(kind: str, arch: str) -> DeviceSpec:
     hertz, lanes = row["ghz"] * 1e9, row["lanes"]
     peak = hertz * 2 * lanes  # one fused multiply-add a lane and cycle
     rates = (("f32", peak), ("f64", peak * row["f64"]))
-    moved = tuple(("DRAM", how, row["gbytes"] * 1e9 * share, 1) for how, share in (("read", 1.0), ("write", 1.0),
-                                                                                  ("copy", 0.9)))  # fmt: skip
     return DeviceSpec(
         kind, row["vendor"], row["name"], arch, cores=row["cores"], vector_bits=128, vector_registers=255,
         frequency_hz=hertz, caches=(CacheLevel("L2", row["l2"], 128, 16, row["cores"]),), peak_flops=rates,
-        bandwidth=moved, launch_seconds=row["launch"], provenance=(("all", "table"),),
-        threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"], **_held(row),
+        bandwidth=_bandwidth(row["gbytes"] * 1e9, row["cores"] * hertz), launch_seconds=row["launch"],
+        provenance=(("all", "table"),), threads_per_block=row["threads"], shared_bytes=row["shared"], warp=row["warp"],
+        **_held(row),
     )  # fmt: skip
+
+
+def _bandwidth(memory: float, cycles: float) -> tuple[tuple[str, str, float, int], ...]:
+    """Bytes a second, of a memory that moves `memory` of them, with so many cycles a second of all multiprocessors."""
+    rates = (("DRAM", "read", 1.0, memory), ("DRAM", "write", 1.0, memory), ("DRAM", "copy", 0.9, memory),
+             ("L2", "copy", 1.0, NEAR * cycles))  # fmt: skip
+    return tuple((level, how, rate * share, 1) for level, how, share, rate in rates)
 
 
 def _held(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def present(
         kind, vendor, name, arch, cores=cores, vector_bits=128, vector_registers=255, frequency_hz=hertz,
         caches=(CacheLevel("L2", l2 or row.get("l2", 1 << 22), 128, 16, cores),),
         peak_flops=(("f32", peak), ("f64", peak * row.get("f64", 1 / 64))),
-        bandwidth=tuple(("DRAM", to, rate * share, 1) for to, share in (("read", 1.0), ("write", 1.0), ("copy", 0.9))),
+        bandwidth=_bandwidth(rate, cores * hertz),
         launch_seconds=row.get("launch", 6e-6), provenance=tuple(how.items()), threads_per_block=threads,
         shared_bytes=shared, warp=warp, number=number, **_held(row),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +45,8 @@ class CacheLevel:
 class Core:
     """What one multiprocessor holds: 32-bit registers in `partitions` equal parts, warps, blocks, bytes of shared
     memory. A warp gets registers in multiples of `register_unit`, a block shared memory in multiples of `shared_unit`
-    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`."""
+    with `shared_reserved` bytes for the system; a thread has at most `thread_registers`. `block_cycles` lie between the
+    beginnings of two blocks, `latency` cycles between a load that no near cache serves and its value."""
 
     registers: int
     partitions: int
@@ -55,6 +57,8 @@ class Core:
     shared_unit: int
     shared_reserved: int = 0
     thread_registers: int = 255
+    block_cycles: int = 160
+    latency: int = 900
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ class DeviceSpec:
     def shuffles(self) -> int:
         """Threads that may read each other's registers; 1 where none may."""
         return self.warp if self.kind in ("cuda", "hip") else 1
+
+    @property
+    def ahead(self) -> int:
+        """Blocks of operands that may be on their way into shared memory while others are used."""
+        return 3 if self.kind == "cuda" and int(re.sub(r"\D", "", self.arch) or 0) >= 80 else 1
 
     @property
     def dots(self) -> tuple[Dot, ...]:

@@ -23,6 +23,7 @@ from .nest import Alloc, Block, Guard, Leaf, Loop, Nest, Prefetch, Reduce, Stmt,
 from .points import Array, Grid, Space, TooManyPoints, clusters, count, grid, merged, space, table
 from .program import Buffer, Compute, TensorProgram
 
+TURNS = 5  # parts at most that an array has for iterations in turn
 Index = tuple[Affine, ...]
 Body = tuple[Index, Space]
 Key = tuple[str, tuple[int, ...]]  # a buffer's name and the position of its Alloc (empty: the whole program's)
@@ -256,15 +257,20 @@ class Dataflow:
         self, kind: str, what: str, others: list[Access], access: Access, name: str, carried: Sequence[Access] = ()
     ) -> Iterator[Violation]:
         """A violation unless every element of the access is one of the others', in one iteration of common loops, or
-        one that the iteration before touched in `carried`."""
+        one that an iteration before touched in `carried`: the last one, or as many as a remainder in the index turns
+        through."""
         if any(_covers(other, access) for other in reversed(others)):
             return
         what = f"{name}[{', '.join(map(str, access[1]))}] {what} in {access[0]}"
         try:
             shape = access[0].buffer(self.nest, name).shape
-            missing = _missing(others, access, shape) if others else ()
-            if missing is not None and carried:
-                missing = _missing([*others, *carried], access, shape, len(others))
+            rows = [(other, 0) for other in others]
+            missing = _missing(rows, access, shape) if others else ()
+            turns = [t.divisor - 1 for a in access[1] for t, _ in a.terms if isinstance(t, Mod) and t.divisor <= TURNS]
+            for back in range(1, max(1, *turns, 0) + 1 if carried else 1):
+                if missing is not None:
+                    rows += [(other, back) for other in carried]
+                    missing = _missing(rows, access, shape)
         except TooManyPoints:
             yield Violation("undecided", f"{what}, or not: too many points to tell")
             return
@@ -383,24 +389,23 @@ def _carried(write: Site, read: Site, level: int) -> bool:
 
 
 def _missing(
-    others: list[Access], access: Access, shape: tuple[int, ...], same: int | None = None
+    others: list[tuple[Access, int]], access: Access, shape: tuple[int, ...]
 ) -> tuple[tuple[str, int], ...] | None:
-    """An element of the access that none of the others touches in the same iteration of common loops, or (those after
-    the first `same`) in the iteration before of the innermost of them; None if there is no such element."""
+    """An element of the access that none of the others touches in the same iteration of common loops, or in one so many
+    iterations before of the innermost of them; None if there is no such element."""
     site, index = access
-    shared = site.path[: max(o.common(site) for o, _ in others)]
+    shared = site.path[: max(o.common(site) for (o, _), _ in others)]
     around = space(shared)
     bodies: list[Body] = [(index, site.space)]
-    for n, (o, touched) in enumerate(others):
+    for (o, touched), back in others:
         inner = o.path[o.common(site) :]
         innermost = next((b.name for b in reversed(o.path[: o.common(site)]) if isinstance(b, Loop)), "")
-        late = same is not None and n >= same
-        before = {innermost: var(innermost) - 1} if late else {}
+        before = {innermost: var(innermost) - back} if back else {}
         fresh = {b.name: var(f"{b.name}'") for b in inner if isinstance(b, Loop)}
         loops = [(b.name, b.extents) for b in inner if isinstance(b, Loop)]
         own = [(f"{n}'", tuple(e.substitute(fresh | before) for e in extents)) for n, extents in loops]
-        guards = [c.substitute(fresh | before) for c in _conditions(o.path if late else inner)]
-        guards += [var(innermost) - 1] if late else []
+        guards = [c.substitute(fresh | before) for c in _conditions(o.path if back else inner)]
+        guards += [var(innermost) - back] if back else []
         where = Space((*around.loops, *own), (*around.guards, *guards)).normal()
         bodies.append((tuple(a.substitute(fresh | before) for a in touched), where))
     g = per_instance(bodies, shape, [tuple(n for n, _ in around.loops)] * len(bodies))

@@ -59,7 +59,7 @@ class Store:
     `tag` is the stage (the Compute, or a cache of one of its operands) that the statement belongs to. `origin` maps
     axes of that stage to the affine coordinates of the point being computed. `role`: "compute" evaluates the stage's
     body; "init", "write" move an accumulator, "combine" adds one to another; "copy" fills a cache. `asynchronous`: may
-    be under way until threads meet next.
+    be under way until threads have met so many times.
     """
 
     buffer: str
@@ -69,7 +69,7 @@ class Store:
     origin: tuple[tuple[str, Affine], ...] = ()
     role: str = "compute"
     nontemporal: bool = False
-    asynchronous: bool = False
+    asynchronous: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,8 @@ def show_stmts(body: tuple[Stmt, ...], indent: int = 0) -> Iterator[str]:
             case Prefetch():
                 yield f"{pad}prefetch {stmt.buffer}[{', '.join(map(str, stmt.index))}]"
             case Store():
-                hint = " nontemporal" if stmt.nontemporal else " asynchronous" if stmt.asynchronous else ""
+                late = f" asynchronous({stmt.asynchronous})" if stmt.asynchronous > 1 else " asynchronous"
+                hint = " nontemporal" if stmt.nontemporal else late if stmt.asynchronous else ""
                 yield f"{pad}{stmt.buffer}[{', '.join(map(str, stmt.index))}] = {show(stmt.value)}{hint}"
             case Reduce():
                 where = "" if stmt.first is None else f"  first({', '.join(map(str, stmt.first))})"

@@ -16,6 +16,7 @@ import numpy as np
 from .affine import Mod, const, var
 from .dataflow import Access, Site, Violation, apart, sites
 from .expr import Load
+from .flight import early
 from .nest import (
     BLOCK_KINDS,
     THREAD_KINDS,
@@ -90,9 +91,12 @@ def synchronised(nest: Nest) -> Nest:
     if not any(map(threaded, nest.body)):
         return nest
     nest = Nest(nest.buffers, _scoped(tuple(s for stmt in nest.body for s in _grids(stmt))))
-    while missing := {place for place, _ in _clashes(nest)}:
-        nest = Nest(nest.buffers, _fenced(nest.body, (), missing))
-    return nest
+    while True:
+        missing = {place for place, _ in _clashes(nest)} or set(early(nest))
+        fenced = Nest(nest.buffers, _fenced(nest.body, (), missing)) if missing else nest
+        if fenced == nest:
+            return nest
+        nest = fenced
 
 
 def hazards(nest: Nest) -> Iterator[Violation]:
@@ -105,6 +109,8 @@ def hazards(nest: Nest) -> Iterator[Violation]:
         for _, message in _clashes(nest):
             yield Violation("race", message)
         yield from _under_way(nest)
+        for message in early(nest).values():
+            yield Violation("race", message)
         yield from _Order(nest).inside(nest.body, (), ())
 
 

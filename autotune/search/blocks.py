@@ -6,7 +6,7 @@ block compute together (`team`), and a product whose operands a block shares (`t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -28,39 +28,35 @@ from ..ir.steps import (
     Split,
     Step,
     Tile,
-    TreeReduce,
     Unroll,
     Vectorize,
 )
 from .facts import Access, Facts, Stage
 from .matrices import LINE, PARTS, MatrixSketch, copied, fitting, split, split_seconds
-from .parted import lent, parted
+from .parted import parted
 from .sketch import Column, Point, Priced, Sketch, grid, select
+from .teams import TeamSketch
+from .traffic import (
+    IN_FLIGHT,
+    arithmetic,
+    asked,
+    beginning,
+    fetched,
+    latency,
+    memory,
+    moved,
+    resident,
+    together,
+    waiting,
+)
+from .turned import turned_sketch
 
 VECTOR = 4  # elements of 32 bits that one load or store moves
-
-
-def _seconds(
-    spec: DeviceSpec, stage: Stage, blocks: Any, threads: Any, share: Any, traffic: Any, enough: int = 512
-) -> Column:
-    """The larger of arithmetic and traffic. `share`: of a multiprocessor's peak that its threads reach by themselves;
-    the last wave of blocks is as long as a full one, and fewer threads than are `enough` hide no latency."""
-    flops = float(stage.compute.points * max(stage.light + 8 * stage.heavy, 1))
-    waves = np.ceil(blocks / spec.cores) * spec.cores / blocks
-    busy = np.minimum(1.0, threads * np.maximum(blocks / spec.cores, 1.0) / enough)
-    arithmetic = flops / (spec.peak("f32", spec.cores) * share * np.maximum(busy, 0.05)) * waves
-    # A multiprocessor by itself moves a few times its share of the bandwidth, no more.
-    moving = traffic / (spec.bytes_per_second("DRAM", "copy") * np.minimum(1.0, 3 * blocks / spec.cores))
-    seconds: Column = np.maximum(arithmetic, moving) + spec.launch_seconds
-    return seconds
+MEETING = 2.6  # steps of a product's reduction that it takes to meet and to turn the loop
 
 
 def _counted(rules: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
     return {reason: int((~ok).sum()) for reason, ok in rules.items()}
-
-
-def _moved(stages: Sequence[Stage]) -> float:
-    return float(sum(a.buffer.bytes for s in stages for a in (*s.reads, s.store)))
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,29 @@ class PointsSketch:
         keep = np.logical_and.reduce([*rules.values()])
         columns = select(columns, keep)
         tx, ty, vector = (columns[c].astype(float) for c in ("tx", "ty", "vector"))
-        points = float(max(last.compute.points, 1))
-        wide = np.ceil(n / (tx * vector))
-        blocks = np.maximum(1.0, np.ceil(points / n / ty) * wide)
-        scattered = sum(not a.contiguous(s.axes[-1]) and a.uses(s.axes[-1])
-                        for s in self.facts.stages if s.axes for a in s.reads)  # fmt: skip
-        waste = wide * tx * vector / n
-        traffic = _moved(self.facts.stages) * (1 + 7 * scattered) * waste / np.where(vector > 1, 1.0, 0.85)
-        part = traffic / len(self.facts.stages)
-        seconds = np.zeros_like(tx, dtype=float)
+        seconds = np.zeros(len(tx))
         for s in self.facts.stages:
-            alone = 0.05 if s.is_reduction else 0.3  # of the peak: operands come from memory, one for each operation
-            seconds = seconds + _seconds(self.spec, s, blocks, tx * ty, alone, part)
+            if s.axes:
+                seconds = seconds + self._stage_seconds(s, tx, ty, vector)
         seconds = seconds * (1 + 0.02 * np.abs(np.log2(tx * ty / 256)))  # few large blocks fill a multiprocessor
-        return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
+        return Priced(columns, seconds, {}, _counted(rules))
+
+    def _stage_seconds(self, s: Stage, tx: Any, ty: Any, vector: Any) -> Column:
+        """Of one stage, which is a kernel of its own."""
+        spec, v, u = self.spec, s.axes[-1], s.axes[-2] if len(s.axes) > 1 else None
+        n, threads = s.extents[v], tx * ty * (vector if s.reduce_axes else 1)
+        wide = np.ceil(n / (tx * vector))
+        high = np.ceil(s.extents[u] / ty) if u else 1.0
+        blocks = np.maximum(1.0, wide * high * prod(s.extents[a] for a in s.axes[:-2]))
+        waste = wide * tx * vector / n
+        size = moved([s])
+        of = asked(s, [(v, tx)], s.reduce_axes, u, ty)
+        moving = memory(spec, s, blocks, of, size * waste / np.where(vector > 1, 1.0, 0.85), size)
+        walked = prod(s.extents[a] for a in s.reduce_axes) / IN_FLIGHT if s.reduce_axes else 1.0
+        waves = np.ceil(blocks / (spec.cores * resident(spec, threads)))
+        waited = waves * walked * latency(spec)
+        busy = arithmetic(spec, s, blocks, threads, 0.5)
+        return together(busy, moving, waited, beginning(spec, blocks)) + spec.launch_seconds
 
     def schedule(self, point: Point) -> Schedule:
         return Schedule(tuple(step for s in self.facts.stages for step in self._stage(s, point)))
@@ -132,63 +137,10 @@ class PointsSketch:
 
 
 @dataclass(frozen=True)
-class TeamSketch:
-    """A block a row: its threads walk along each stage's inner axis, reductions meet in a tree. Hole: threads."""
-
-    facts: Facts
-    rows: tuple[str, ...]
-    spec: DeviceSpec
-    name: str = "team"
-
-    def inner(self, s: Stage) -> str | None:
-        inside = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows]
-        inside = [a for a in inside if a in s.reduce_axes] or inside if s.is_reduction else inside
-        return max(inside, key=lambda a: (sum(x.contiguous(a) for x in s.reads), s.extents[a]), default=None)
-
-    def priced(self) -> Priced:
-        longest = max((s.extents[v] for s in self.facts.stages if (v := self.inner(s))), default=1)
-        columns = grid(threads=(32, 64, 128, 256, 512))
-        keep = columns["threads"] <= self.spec.threads_per_block
-        columns = select(columns, keep)
-        threads = columns["threads"].astype(float)
-        blocks = float(prod(self.facts.stages[-1].extents[a] for a in self.rows))
-        rounds = np.ceil(longest / threads) * threads / longest
-        levels = np.log2(threads) * sum(s.is_reduction for s in self.facts.stages)
-        waves = np.ceil(blocks / (self.spec.cores * np.maximum(1.0, 1024 / threads)))
-        meeting = waves * (levels + 2 * len(self.facts.stages)) * 40 / self.spec.frequency_hz
-        one = float(self.facts.program.bytes)
-        seconds, part = meeting, 0 * threads + one / len(self.facts.stages)
-        for s in self.facts.stages:
-            seconds = seconds + _seconds(self.spec, s, blocks + 0 * threads, threads, 0.3 / rounds, part)
-        return Priced(columns, seconds, {"meeting": meeting}, {"threads": int((~keep).sum())})
-
-    def schedule(self, point: Point) -> Schedule:
-        steps: list[Step] = []
-        threads, at, last = point["threads"], self.rows[-1], self.facts.stages[-1].name
-        for s in self.facts.stages:
-            v = self.inner(s)
-            if v is None:
-                continue
-            rest = [a for a in (*s.axes, *s.reduce_axes) if a not in self.rows and a != v]
-            steps += [Reorder(s.name, (*rest, v))] if rest else []
-            if v in s.reduce_axes:
-                warp = lent(self.spec, s)
-                steps += [RegisterTile(s.name, ((v, threads),)), TreeReduce(s.name, warp if threads % warp == 0 else 1)]
-            elif s.is_reduction:
-                steps.append(RegisterTile(s.name, ((v, threads),)))
-            else:
-                steps.append(Tile(s.name, ((v, threads),)))
-            steps.append(Bind(s.name, f"{v}.1", "thread.x"))
-        steps += [ComputeAt(s.name, last, at) for s in reversed(self.facts.stages[:-1])]
-        axes = "zyx"[-min(3, len(self.rows)) :]
-        return Schedule((*steps, *(Bind(last, a, f"block.{x}") for a, x in zip(self.rows, axes))))
-
-
-@dataclass(frozen=True)
 class TileSketch:
     """A block a tile of a product, its operands in shared memory as they lie in memory. Holes: threads along rows and
-    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), whether the next block is
-    copied meanwhile (`ahead`), and `parts` of the reduction side by side.
+    columns, results of a thread (`tm`, `tn`), depth of a block of the reduction (`depth`), how many of the next
+    blocks are copied meanwhile (`ahead`), and `parts` of the reduction side by side.
 
     Where tiles are whole, a thread's columns are groups that lie apart, so that neighbouring threads read neighbouring
     words; and four steps of the reduction are written out, which read a row of four at once where it lies that way.
@@ -211,8 +163,8 @@ class TileSketch:
         e, s, vector = self.stage.extents, self.stage, max(1, LINE // self.size)
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32), ahead=(0, 1),
-                       parts=PARTS)  # fmt: skip
+        columns = grid(ty=(4, 8, 16), tx=(8, 16, 32), tm=(2, 4, 8), tn=(2, 4, 8), depth=(8, 16, 32),
+                       ahead=tuple(range(self.spec.ahead + 1)), parts=PARTS)  # fmt: skip
         ty, tx, tm, tn, depth, ahead, parts = columns.values()
         threads, size = ty * tx, self.size
         shared = (1 + ahead) * sum((self._rows(a, ty * tm, tx * tn, depth) * (self._run(a, ty * tm, tx * tn, depth)
@@ -226,7 +178,8 @@ class TileSketch:
             "threads": (threads >= 32) & (threads <= min(256, self.spec.threads_per_block)),
             "registers": (tm * tn + tm + tn) * size <= 400,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
-            "depth": ((depth == 8) | (depth <= k)) & ((ahead == 0) | (k % depth == 0) & (2 * depth * parts <= k)),
+            "depth": (depth == 8) | (depth <= k),
+            "ahead": (ahead == 0) | (k % depth == 0) & ((ahead + 1) * depth * parts <= k),
             "parts": (parts == 1) | ((k % (depth * parts) == 0) & (len(s.axes) == 2)
                                      & (m * n < ty * tm * tx * tn * self.spec.cores)),
             "rows": (ty * tm <= 2 * m) | (ty == 4), "columns": (tx * tn <= 2 * n) | (tx == 8),
@@ -236,20 +189,22 @@ class TileSketch:
         ty, tx, tm, tn, depth, ahead, parts = (c.astype(float) for c in columns.values())
         rows, wide = np.ceil(m / (ty * tm)), np.ceil(n / (tx * tn))
         blocks = rows * wide * batch * parts
-        reuse = tm * tn / (tm * tn + 2.0 * (tm + tn) / vector + 1)  # of issue slots that multiply
-        share = 0.95 * reuse / (1 + np.where(ahead == 1, 12, 24) / (depth * tm * tn))
+        share = 0.95 * tm * tn / (tm * tn + 2.0 * (tm + tn) / vector + 1)  # of issue slots that multiply
         # A warp's operands come at 128 bytes a cycle; neighbouring threads of a row share theirs.
         fetch = (tn + tm * np.maximum(0.25, 1 / tx)) * size * 32 / 128
         lanes = self.spec.peak("f32") / 2 / self.spec.frequency_hz
         share = share * np.minimum(1.0, tm * tn * 32 / lanes / fetch)
-        waste = (rows * ty * tm / m) * (wide * tx * tn / n)
         traffic = batch * size * (m * k * wide + k * n * rows + 2.0 * m * n)
-        near = 0.3 if self.spec.caches and batch * size * (m * k + k * n) < self.spec.caches[0].bytes else 1.0
-        if self.spec.core:  # what is resident hides latency, not what waits for its turn
-            shared = select({"shared": shared}, keep)["shared"]
-            held = np.maximum(1, np.floor(self.spec.core.shared_bytes / np.maximum(shared, 1)))
-            share = share * np.minimum(1.0, ty * tx * held / 192)
-        seconds = _seconds(self.spec, s, blocks, ty * tx, share / waste, traffic * near, 192)
+        shared = select({"shared": shared}, keep)["shared"]
+        held = resident(self.spec, ty * tx, shared, tm * tn + 40)
+        held = np.minimum(held, np.maximum(1.0, blocks / self.spec.cores))
+        share = share * np.minimum(1.0, ty * tx * held / 192)
+        flops = 2.0 * ty * tm * tx * tn * depth / (self.spec.peak("f32") * share)
+        step = waiting(self.spec, flops * held * (1 + MEETING / depth), ahead)
+        waves = np.maximum(1.0, np.ceil(blocks / self.spec.cores) / held)
+        moving = fetched(self.spec, traffic, float(size * batch * (m * k + k * n + m * n)))
+        seconds = np.maximum(waves * step * k / depth / parts, moving) + self.spec.launch_seconds
+        seconds = seconds + beginning(self.spec, blocks)
         seconds = seconds + split_seconds(self.spec, s, parts, float(m * n))
         return Priced(columns, seconds, {"traffic": traffic}, _counted(rules))
 
@@ -290,7 +245,7 @@ class TileSketch:
             run, other = self._run(a, high, wide, deep), self._rows(a, high, wide, deep)
             steps += copied(cache, along, across, run, other, self.size, threads)
             steps += [Pad(cache, max(1, LINE // self.size))] if near and axis == v else []  # threads read apart rows
-        steps += [Pipeline(name, f"{k}.0", True)] if point["ahead"] else []
+        steps += [Pipeline(name, f"{k}.0", True, point["ahead"])] if point["ahead"] else []
         inside = self.epilogues if not parted else ()
         steps += [ComputeAt(e, name) for e in inside]
         if whole:
@@ -311,6 +266,8 @@ def block_sketches(facts: Facts, epilogues: tuple[str, ...] | None, spec: Device
         found.append(tile)
         if known := fitting(first, spec):
             found.append(MatrixSketch(facts, first, tile.v, tile.u, tile.k, epilogues, spec, *known))
+    if turned := turned_sketch(facts, first, spec):
+        found.append(turned)
     if epilogues is not None and (long := parted(facts, first, epilogues, spec)):
         found.append(long)
     rows = facts.shared_outer

@@ -31,8 +31,10 @@ from ..ir.steps import (
 )
 from .facts import Access, Facts, Stage
 from .sketch import Point, Priced, grid, select
+from .traffic import beginning, fetched, resident, waiting
 
 ADDRESSES = 40  # registers of a thread that are neither accumulators nor operands
+MEETING_CYCLES = 100  # to meet once, and to turn the loop
 LINE = 16  # bytes that one load or store moves, and by which rows in shared memory are padded
 
 
@@ -43,13 +45,13 @@ def fitting(stage: Stage, spec: DeviceSpec) -> tuple[Instruction, float] | None:
     if not isinstance(body, Op) or body.name != "mul" or stage.compute.combiner != "sum":
         return None
     factors = [x.args[0] if isinstance(x, Op) and x.name == "cast" else x for x in body.args]
-    for name, rate in spec.matrix:
+    for name, peak in spec.matrix:
         known = INSTRUCTIONS[name]
         exact = known.operand != known.result  # a narrower product of the result's own type rounds its operands
         if exact and known.result == stage.dtype and all(
             isinstance(x, Load) and x.dtype == known.operand for x in factors
         ):
-            return known, rate
+            return known, peak
     return None
 
 
@@ -94,8 +96,8 @@ def split_seconds(spec: DeviceSpec, stage: Stage, parts: Any, results: float) ->
 @dataclass(frozen=True)
 class MatrixSketch:
     """Holes: warps along rows and columns (`wy`, `wx`), instructions a warp has along each (`ty`, `tx`), depth of a
-    block of the reduction in instructions (`depth`), whether the next block is copied meanwhile (`ahead`), and `parts`
-    of the reduction side by side."""
+    block of the reduction in instructions (`depth`), how many of the next ones are copied meanwhile (`ahead`), and
+    `parts` of the reduction side by side."""
 
     facts: Facts
     stage: Stage
@@ -112,8 +114,8 @@ class MatrixSketch:
         e, s, known = self.stage.extents, self.stage, self.instruction
         m, n, k = e[self.u], e[self.v], e[self.k]
         batch = prod(e[a] for a in s.axes if a not in (self.u, self.v))
-        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4), ahead=(0, 1),
-                       parts=PARTS)  # fmt: skip
+        columns = grid(wy=(1, 2, 4), wx=(1, 2, 4), ty=(1, 2, 4), tx=(1, 2, 4, 8), depth=(1, 2, 4),
+                       ahead=tuple(range(self.spec.ahead + 1)), parts=PARTS)  # fmt: skip
         wy, wx, ty, tx, depth, ahead, parts = columns.values()
         high, wide, deep = wy * ty * known.shape[0], wx * tx * known.shape[1], depth * known.shape[2]
         threads, size = wy * wx * known.lanes, known.operand.bytes
@@ -133,7 +135,7 @@ class MatrixSketch:
             + depth * (ty * known.a.words(known.operand) + tx * known.b.words(known.operand)) <= room,
             "shared": shared <= self.spec.shared_bytes, "copy": fits,
             "whole tiles": (m % high == 0) & (n % wide == 0) & (k % deep == 0),
-            "depth": (ahead == 0) | (deep * 2 * parts <= k),
+            "ahead": (ahead == 0) | (deep * (ahead + 1) * parts <= k),
             "parts": (parts == 1) | ((k % (deep * parts) == 0) & (len(s.axes) == 2)
                                      & (m * n < high * wide * self.spec.cores)),
         }  # fmt: skip
@@ -145,19 +147,23 @@ class MatrixSketch:
         blocks, warps = batch * (m / high) * (n / wide) * parts, wy * wx
         multiply = 2.0 * high * wide * deep / self.rate  # of one block, one step of the reduction
         near = 128.0 * self.spec.frequency_hz  # bytes a second that shared memory delivers to one multiprocessor
-        fetch = warps * (ty * known.shape[0] + 2 * tx * known.shape[1]) * deep * size / near
-        copy = (high + wide) * deep * size / near
-        step = np.maximum(multiply, fetch + copy) + np.where(ahead == 1, 60, 500) / self.spec.frequency_hz
-        resident = np.minimum(np.maximum(1.0, np.minimum(8 / warps, 2)), np.maximum(blocks / self.spec.cores, 1.0))
-        step = np.maximum(multiply, step / resident)
-        waves = np.ceil(blocks / self.spec.cores)
+        loads = [(a, *((known.b, tx) if a.uses(self.v) else (known.a, ty))) for a in self.operands]
+        words = sum(n * (f.words(known.operand) if a.contiguous(self.k) else f.elements) for a, f, n in loads)
+        fetch = (warps * depth * words * 128 + (high + wide) * deep * size) / near
+        shared = select({"shared": shared}, keep)["shared"]
+        registers = ty * tx * known.c.elements + ADDRESSES + ty * known.a.elements / 2 + tx * known.b.elements
+        held = resident(self.spec, warps * known.lanes, shared, registers)
+        held = np.minimum(held, np.maximum(1.0, blocks / self.spec.cores))
+        work = held * (np.maximum(multiply, fetch) + 0.5 * np.minimum(multiply, fetch))
+        step = waiting(self.spec, work + MEETING_CYCLES / self.spec.frequency_hz, ahead)
+        waves = np.maximum(1.0, np.ceil(blocks / self.spec.cores) / held)
         traffic = batch * size * (m * k * (n / wide) + k * n * (m / high)) + batch * s.dtype.bytes * m * n
-        cached = bool(self.spec.caches) and batch * size * (m * k + k * n) < self.spec.caches[0].bytes
-        moving = traffic * (0.3 if cached else 1.0) / self.spec.bytes_per_second("DRAM", "copy")
+        moving = fetched(self.spec, traffic, batch * (size * (m * k + k * n) + s.dtype.bytes * float(m * n)))
         steps = k / deep / parts
         seconds = np.maximum(waves * step * steps, moving) + self.spec.launch_seconds
+        seconds += beginning(self.spec, blocks)
         seconds += split_seconds(self.spec, s, parts, float(m * n))
-        return Priced(columns, seconds, {"moving": moving, "multiply": waves * multiply * steps}, rejected)
+        return Priced(columns, seconds, {"moving": moving, "multiply": waves * held * multiply * steps}, rejected)
 
     @property
     def operands(self) -> tuple[Access, ...]:
@@ -191,7 +197,7 @@ class MatrixSketch:
             steps += copied(cache, along, across, run, other, known.operand.bytes, threads)
             steps.append(Pad(cache, LINE // known.operand.bytes))
         if point["ahead"]:
-            steps.append(Pipeline(name, f"{k}.0", True))
+            steps.append(Pipeline(name, f"{k}.0", True, point["ahead"]))
         inside = self.epilogues if not apart else ()
         steps += [ComputeAt(e, name) for e in inside]
         steps.append(Tensorize(name, known.name, f"{u}.1.1", f"{v}.1.1", f"{k}.1"))

@@ -40,7 +40,7 @@ def arrays(shapes: list[tuple[int, ...]]) -> list[Any]:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Install]:
     """Stand-ins for this test, in this process and in the measuring one; with a session of their own."""
-    for place in (drivers.loads, nvrtc.compile, nvrtc.version, amdgpu.link):  # put back what stand-ins replace
+    for place in (drivers.loads, nvrtc.cubin, nvrtc.version, amdgpu.link):  # put back what stand-ins replace
         monkeypatch.setattr(sys.modules[place.__module__], place.__name__, place)
     before: dict[str, Any] = dict(sys.modules)
     worker = functools.partial(client.WorkerClient, module="tests.devices.standins")
@@ -144,7 +144,7 @@ def test_an_arch_that_the_compiler_does_not_know(install: Install, monkeypatch: 
         raise BuildError("invalid value for --gpu-architecture", "", "arch")
 
     install("cuda.core")
-    monkeypatch.setattr(nvrtc, "compile", refuse)
+    monkeypatch.setattr(nvrtc, "cubin", refuse)
     kernel = autotune.kernel(lambda x: x + 1, device="cuda:0", cache="off")
     with pytest.raises(DeviceError, match=r"NVRTC 13.5 does not know .*sm_80"):
         kernel(np.ones(8, np.float32))

@@ -89,6 +89,11 @@ def row_sum(m: int, n: int) -> TensorProgram:
     return TensorProgram((array("a", m, n),), (compute("t0", axes(i=m), at("a", "i", "j"), axes(j=n)),), ("t0",))
 
 
+def column_sum(m: int, n: int) -> TensorProgram:
+    """t0[j] = sum over i of a[i, j]"""
+    return TensorProgram((array("a", m, n),), (compute("t0", axes(j=n), at("a", "i", "j"), axes(i=m)),), ("t0",))
+
+
 def triangle(m: int, n: int, late: int = 0) -> TensorProgram:
     """t1[i] = sum over j <= i + late of t0[i, j] = 2 * a[i, j], which is 0 elsewhere"""
     seen = op("le", Index(var("j")), Index(var("i") + late))

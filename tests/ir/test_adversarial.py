@@ -230,9 +230,18 @@ def copied_twice(step: int) -> Case:
     return program(4), (shared("s", 8, body=(fill, use)),)
 
 
-def source_overwritten(where: str) -> Case:
+def used_after(meetings: int, late: int, parts: int = 3) -> Case:
+    """A loop that copies two iterations ahead and uses what is `late` iterations old, of so many `parts`; copies take
+    so many meetings."""
+    ahead = put("s", ((k + 2) % parts, x), at("a", x + 4 * k), asynchronous=meetings)
+    use = threads("x", 4, result(at("s", (k + 2 - late) % parts, x), k, x))
+    first = [threads("x", 4, put("s", (n, x), at("a", x + 16 + n))) for n in range(3)]
+    return program(6, 4), (shared("s", 3, 4, body=(*first, over("k", 6, met(threads("x", 4, ahead)), met(use)))),)
+
+
+def source_overwritten(where: str, meetings: int = 1) -> Case:
     """A copy under way may read its source late."""
-    copy, new = put("s", (x,), at("w", x), asynchronous=True), put("w", (x,), at("a", x + 4))
+    copy, new = put("s", (x,), at("w", x), asynchronous=meetings), put("w", (x,), at("a", x + 4))
     rows = {"here": (threads("x", 4, copy, new),), "next": (threads("x", 4, copy), threads("x", 4, new)),
             "behind a barrier": (threads("x", 4, copy), met(threads("x", 4, new)))}[where]  # fmt: skip
     use = met(threads("x", 4, result(at("s", x), x)))
@@ -386,6 +395,7 @@ HONEST: dict[str, Case] = {
     "of one shape": reshaped(4),
     "copied once": copied_twice(4),
     "source overwritten": source_overwritten("behind a barrier"),
+    "used two meetings later": used_after(2, 1), "used three meetings later": used_after(3, 2),
     "written before": turn_before(4),
     "unwritten in the first turn": turn_unwritten(1),
     "in turns": any_order("serial"),
@@ -423,6 +433,9 @@ DECEITFUL: dict[str, Case] = {
     "copied twice": copied_twice(0),
     "source overwritten": source_overwritten("here"),
     "source overwritten later": source_overwritten("next"),
+    "source overwritten too early": source_overwritten("behind a barrier", 2),
+    "used one meeting later": used_after(2, 0), "used two of three meetings later": used_after(4, 1),
+    "copied again too early": used_after(7, 2),
     "guarded alike": guarded_before(True),
     "guarded alike, never begun": guarded_before(False),
     "unwritten in the first turn": turn_unwritten(k),

@@ -269,7 +269,7 @@ class Simulation:
 
 def _simulated() -> Iterator[tuple[str, Nest]]:
     for name, (program, steps) in NESTS.items():
-        if name in ("matrix", "parted"):  # a warp's loads of an instruction, an array between grids: no thread's own
+        if name in ("matrix", "staged", "parted"):  # no thread's own: an instruction's loads, arrays between grids
             continue
         yield name, Schedule(steps).apply(lower(program))
     for name, program in {

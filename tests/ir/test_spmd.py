@@ -11,6 +11,7 @@ import pytest
 from autotune.ir.affine import Affine, const
 from autotune.ir.equiv import difference
 from autotune.ir.expr import Expr, Load, transform
+from autotune.ir.flight import early
 from autotune.ir.limits import Limits
 from autotune.ir.lower import lower
 from autotune.ir.nest import (
@@ -51,7 +52,7 @@ from autotune.ir.steps import (
     copy_loop,
 )
 from autotune.ir.verify import verify
-from tests.ir.programs import half_product, normalised, product, row_sum
+from tests.ir.programs import column_sum, half_product, normalised, product, row_sum
 
 LIMITS = Limits(instructions=("mma_m16n8k16_f16",), warp=4)
 PRODUCT: tuple[Step, ...] = (
@@ -88,8 +89,17 @@ MATRIX: tuple[Step, ...] = (
     Bind("t0", "i.1.0", "thread.z"), Bind("t0", "j.1.0", "thread.y"), Bind("t0", "i.0", "block.y"),
     Bind("t0", "j.0", "block.x"),
 )  # fmt: skip
+def matrix(ahead: int) -> tuple[Step, ...]:
+    """The same with several blocks of operands under way."""
+    return tuple(replace(s, ahead=ahead) if isinstance(s, Pipeline) else s for s in MATRIX)
+
+
 WARP: tuple[Step, ...] = (
     RegisterTile("t0", (("k", 8),)), TreeReduce("t0", 4), Bind("t0", "k.1", "thread.x"), Bind("t0", "i", "block.x"),
+)  # fmt: skip
+COLUMNS: tuple[Step, ...] = (
+    RegisterTile("t0", (("k", 4), ("i", 8))), TreeReduce("t0", 1, "thread.y"), Bind("t0", "k.1", "thread.y"),
+    Bind("t0", "i.1", "thread.x"), Bind("t0", "i.0", "block.x"),
 )  # fmt: skip
 PARTED: tuple[Step, ...] = (
     SplitReduction("t0", "k", 3), Bind("t0", "k.part", "block.z"), Bind("t0", "i", "block.y"),
@@ -99,11 +109,12 @@ NESTS: dict[str, tuple[TensorProgram, tuple[Step, ...]]] = {
     "product": (product(16, 16, 12), PRODUCT), "ragged product": (product(11, 13, 10), PRODUCT),
     "row": (row_sum(5, 22), ROW), "norm": (normalised(5, 10), NORM),
     "matrix": (half_product(32, 32, 48), MATRIX), "warp": (row_sum(5, 22), WARP),
-    "parted": (product(4, 6, 12), PARTED),
+    "staged": (half_product(32, 32, 80), matrix(2)),
+    "parted": (product(4, 6, 12), PARTED), "columns": (column_sum(22, 16), COLUMNS),
 }  # fmt: skip
 
 # What only some of the languages can say.
-LANGUAGES = {"matrix": ("cuda",), "warp": ("cuda", "hip")}
+LANGUAGES = {"matrix": ("cuda",), "staged": ("cuda",), "warp": ("cuda", "hip")}
 
 
 def made(name: str) -> tuple[TensorProgram, Nest]:
@@ -247,13 +258,37 @@ def shifted(leaf: Store | Reduce, shared: set[str]) -> Iterator[tuple[str, Leaf]
 def test_every_mutant_is_caught() -> None:
     """By the verifier, or by the equivalence check where it is safe but computes something else."""
     caught: dict[str, int] = {"verifier": 0, "equivalence": 0}
-    for name in ("product", "row", "norm", "matrix", "warp", "parted"):
+    for name in ("product", "row", "norm", "matrix", "staged", "warp", "parted", "columns"):
         program, nest = made(name)
         for what, mutant in mutants(nest):
             found = problem(program, mutant)
             assert found or harmless(nest, mutant), f"{name}: {what} passes:\n{mutant}"
             caught[found or "verifier"] += 1
     assert sum(caught.values()) >= 40 and all(caught.values()), caught
+
+
+@pytest.mark.parametrize("meetings", [1, 3])
+def test_a_copy_is_there_when_it_is_used_and_not_before(meetings: int) -> None:
+    """Of copies that take two meetings: fewer would do, one more is one too many somewhere; and no meeting is idle but
+    in the loop that empties the last parts."""
+
+    def taking(n: int) -> Callable[[Leaf], tuple[Stmt, ...]]:
+        return lambda s: (replace(s, asynchronous=n) if isinstance(s, Store) and s.asynchronous else s,)
+
+    program, nest = made("staged")
+    found = verify(program, Nest(nest.buffers, map_leaves(nest.body, taking(meetings))), LIMITS).violations
+    assert [v.kind for v in found] == ([] if meetings == 1 else ["race"] * len(found)) and bool(found) == (meetings > 2)
+    assert all("under way" in str(v) for v in found)
+
+
+def test_a_block_that_is_long_is_followed_by_what_repeats() -> None:
+    """A thousand blocks of the reduction, of which a few are looked at."""
+    program = half_product(32, 32, 16 * 1000)
+    nest = Schedule(matrix(3)).apply(lower(program))
+    assert not early(nest)
+    late = Nest(nest.buffers, map_leaves(nest.body, lambda s: (replace(s, asynchronous=4) if isinstance(
+        s, Store) and s.asynchronous else s,)))  # fmt: skip
+    assert early(late)
 
 
 def harmless(nest: Nest, mutant: Nest) -> bool:

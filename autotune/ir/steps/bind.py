@@ -25,7 +25,7 @@ from ..nest import (
     with_body,
 )
 from ..program import Buffer
-from .base import Path, Step, rewrite_loops
+from .base import Path, Step, perfect_band, rewrite_loops
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,12 @@ class TreeReduce(Step, kind="tree_reduce"):
     """for t < 2n: C += acc[t]  -->  for t < n, thread.x: acc[t] += acc[t + n]; ...; C += acc[0]
 
     The accumulators of a reduction that is tiled along its own axis (`register_tile`) are combined by threads, half of
-    them at a time, instead of by one after another. The last `warp` of them pass from register to register.
+    them at a time, instead of by one after another. The last `warp` of them pass from register to register, where
+    there is one result. `to`: the threads that do it; loops over several results stay inside.
     """
 
     warp: int = 1
+    to: str = "thread.x"
 
     def apply(self, nest: Nest) -> Nest:
         name = f"{self.stage}.acc"
@@ -155,43 +157,46 @@ class TreeReduce(Step, kind="tree_reduce"):
         out: list[Stmt] = []
         count = 0
         for stmt in body:
-            leaf = stmt.body[0] if isinstance(stmt, Loop) and len(stmt.body) == 1 else None
+            band, inner = perfect_band(stmt) if isinstance(stmt, Loop) else ((), ())
+            leaf = inner[0] if len(inner) == 1 else None
             lanes = (
                 isinstance(stmt, Loop) and isinstance(leaf, Reduce) and leaf.tag == self.stage and leaf.role == "write"
                 and isinstance(leaf.value, Load) and leaf.value.buffer == name
-                and not any(stmt.name in a.names() for a in leaf.index)
+                and [b.name for b in band if not any(b.name in a.names() for a in leaf.index)] == [stmt.name]
             )  # fmt: skip
             if lanes:
                 assert isinstance(stmt, Loop) and isinstance(leaf, Reduce)
-                out += self._tree(stmt, leaf)
+                out += self._tree(stmt, band[1:], leaf)
                 count += 1
             elif isinstance(stmt, (Loop, Alloc, Guard)):
-                inner, found = self._visit(stmt.body, name)
-                out.append(with_body(stmt, inner))
+                within, found = self._visit(stmt.body, name)
+                out.append(with_body(stmt, within))
                 count += found
             else:
                 out.append(stmt)
         return tuple(out), count
 
-    def _tree(self, stmt: Loop, leaf: Reduce) -> list[Stmt]:
+    def _tree(self, stmt: Loop, inside: tuple[Loop, ...], leaf: Reduce) -> list[Stmt]:
         n, total = stmt.constant, leaf.value
         assert isinstance(total, Load)
         if n is None:
             raise self.fail(f"the extent of {stmt.name} is not constant", "ragged")
         start = {stmt.name: const(0)}
-        out, rest = self._halved(stmt, leaf, total, n, max(1, self.warp))
+        if self.warp > 1 and (inside or self.to != "thread.x"):
+            raise self.fail("lanes of a warp pass on parts of one result only, along thread.x", "bad-kind")
+        out, rest = self._halved(stmt, inside, leaf, total, n, max(1, self.warp))
         if rest > 1:
             lanes = Buffer(f"{self.stage}.warp", total.dtype, (rest,), "warp")
             loop = f"{stmt.name}.lane"
             filled = Load(total.buffer, tuple(a.substitute({stmt.name: var(loop)}) for a in total.index), total.dtype)
             fill = Store(lanes.name, (var(loop),), filled, leaf.tag, (), "copy")
             total = Load(lanes.name, (var(stmt.name),), total.dtype)
-            inner, _ = self._halved(stmt, leaf, total, rest, 1)
+            inner, _ = self._halved(stmt, (), leaf, total, rest, 1)
             last = Load(lanes.name, (const(0),), total.dtype)
-            inside = (Loop(loop, (const(rest),), (fill,), "thread.x"), *inner, self._written(leaf, last, start))
-            return [*out, Alloc(lanes, inside)]
+            within = (Loop(loop, (const(rest),), (fill,), self.to), *inner, self._written(leaf, last, start))
+            return [*out, Alloc(lanes, within)]
         last = Load(total.buffer, tuple(a.substitute(start) for a in total.index), total.dtype)
-        return [*out, self._written(leaf, last, start)]
+        return [*out, *_within(inside, self._written(leaf, last, start))]
 
     def _written(self, leaf: Reduce, total: Load, start: Mapping[str, Affine]) -> Stmt:
         first = None if leaf.first is None else tuple(a.substitute(start) for a in leaf.first)
@@ -199,7 +204,9 @@ class TreeReduce(Step, kind="tree_reduce"):
             return Store(leaf.buffer, leaf.index, total, leaf.tag, leaf.origin, leaf.role)
         return replace(leaf, value=total, first=first)
 
-    def _halved(self, stmt: Loop, leaf: Reduce, total: Load, n: int, least: int) -> tuple[list[Stmt], int]:
+    def _halved(
+        self, stmt: Loop, inside: tuple[Loop, ...], leaf: Reduce, total: Load, n: int, least: int
+    ) -> tuple[list[Stmt], int]:
         """Statements that leave the sum of n accumulators in the first `least` of them, and how many these are."""
         out: list[Stmt] = []
         while n > least:
@@ -209,6 +216,12 @@ class TreeReduce(Step, kind="tree_reduce"):
             index, source = (tuple(a.substitute(at) for a in total.index) for at in (mine, other))
             step = Reduce(total.buffer, index, leaf.combiner, Load(total.buffer, source, total.dtype), None, leaf.tag,
                           (), "combine")  # fmt: skip
-            out.append(Loop(loop, (const(n - half),), (step,), "thread.x"))
+            out.append(Loop(loop, (const(n - half),), _within(inside, step), self.to))
             n = half
         return out, n
+
+
+def _within(loops: tuple[Loop, ...], stmt: Stmt) -> tuple[Stmt, ...]:
+    for b in reversed(loops):
+        stmt = replace(b, body=(stmt,))
+    return (stmt,)

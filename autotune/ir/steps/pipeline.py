@@ -17,11 +17,14 @@ class Pipeline(Step, kind="pipeline"):
     -->  P[0] = copy(0); for k < n - 1: { P[(k + 1) % 2] = copy(k + 1); use(P[k % 2]) }; use(P[(n - 1) % 2])
 
     Every array that the loop fills and uses anew in each iteration (`pack`) gets a second half. `asynchronous`: plain
-    copies may be under way until threads meet next.
+    copies may be under way until threads meet next. `ahead`: how many iterations are copied before they are used, with
+    a part of the array for each and one more; threads then meet between the first copies, so that each has been begun
+    `ahead` meetings before it is used.
     """
 
     loop: str
     asynchronous: bool = False
+    ahead: int = 1
 
     def apply(self, nest: Nest) -> Nest:
         return rewrite_loops(self, nest, self.loop, self._pipelined)
@@ -53,21 +56,37 @@ class Pipeline(Step, kind="pipeline"):
                 raise self.fail(f"a copy into {leaf.buffer} reads what {loop.name} makes", "made-inside")
         if any(leaf.buffer in names for leaf in leaves(body)):
             raise self.fail(f"{loop.name} writes its copies again", "made-inside")
-        k = var(loop.name)
+        k, ahead = var(loop.name), min(self.ahead, n - 1)
+        if ahead < 1:
+            raise self.fail("copies at least one iteration ahead", "bad-factor")
+        late = ahead if self.asynchronous else 0
 
         def fill(at: Affine) -> tuple[Stmt, ...]:
-            moved = map_leaves(tuple(copies), lambda leaf: (_slot(leaf, names, k % 2, self.asynchronous),))
+            moved = map_leaves(tuple(copies), lambda leaf: (_slot(leaf, names, k % (ahead + 1), late),))
             return substitute(moved, {loop.name: at})
 
-        used = map_leaves(body, lambda leaf: (_slot(leaf, names, k % 2, False),))
-        around = replace(loop, extents=(const(n - 1),), body=(*fill(k + 1), *used))
-        out: tuple[Stmt, ...] = (*fill(const(0)), around, *substitute(used, {loop.name: const(n - 1)}))
+        used = map_leaves(body, lambda leaf: (_slot(leaf, names, k % (ahead + 1), 0),))
+        around = replace(loop, extents=(const(n - ahead),), body=(*fill(k + ahead), *used))
+        begun = [fill(const(0)), *(self._met(fill(const(n)), late) for n in range(1, ahead))]
+        rest = substitute(used, {loop.name: (const(0) if ahead == 1 else k) + (n - ahead)})
+        if ahead > 1:
+            rest = (replace(loop, extents=(const(ahead),), body=rest),)
+        out: tuple[Stmt, ...] = (*(s for row in begun for s in row), around, *rest)
         for b in reversed(caches):
-            out = (Alloc(replace(b, shape=(2, *b.shape)), out),)
+            out = (Alloc(replace(b, shape=(ahead + 1, *b.shape)), out),)
         return out
 
 
-def _slot(leaf: Leaf, names: set[str], at: Affine, asynchronous: bool) -> Leaf:
+    def _met(self, copies: tuple[Stmt, ...], late: int) -> tuple[Stmt, ...]:
+        """The copies, with a meeting of threads before them where they stay under way."""
+        if not late:
+            return copies
+        if not isinstance(copies[0], Loop):
+            raise self.fail("a copy of one element is nothing to meet before", "no-copies")
+        return (replace(copies[0], barrier=True), *copies[1:])
+
+
+def _slot(leaf: Leaf, names: set[str], at: Affine, asynchronous: int) -> Leaf:
     """The statement with `at` as a new first dimension of these arrays."""
 
     def load(node: Expr) -> Expr | None:
@@ -79,7 +98,7 @@ def _slot(leaf: Leaf, names: set[str], at: Affine, asynchronous: bool) -> Leaf:
         return replace(leaf, index=index)
     made = replace(leaf, index=index, value=transform(leaf.value, load))
     if asynchronous and isinstance(made, Store) and isinstance(made.value, Load):
-        return replace(made, asynchronous=True)
+        return replace(made, asynchronous=asynchronous)
     return made
 
 
