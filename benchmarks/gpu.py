@@ -86,7 +86,10 @@ class Bench:
         for n, priced in enumerate(ranking.priced):
             some = rng.permutation(len(priced.seconds))[: max(1, others // len(ranking.priced))]
             picks += [ranking.candidate(n, int(row), "random") for row in some]
-        picks = list({c.schedule.digest: c for c in reversed(picks)}.values())[::-1]  # the model's keep their origin
+        once: dict[str, Any] = {}
+        for c in picks:  # the model's come first, and keep their origin
+            once.setdefault(c.schedule.digest, c)
+        picks = [*once.values()]
         built, failed, wrong, told = [], Counter[str](), list[str](), dict[str, str]()
         for c in picks:
             if self.left() < 0:
