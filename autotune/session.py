@@ -23,6 +23,7 @@ from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError, MeasureError
+from .ir.plan import Plan
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
@@ -140,37 +141,66 @@ class Prepared:
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
         self.result: TuningResult | None = None
+        self.entry, self.long = 0, False
+        self.code: Any = None
+        self.runners: list[Any] = []
         self._lock = threading.Lock()
         _LIVE.add(self)
-        self.plans = self.workshop.plans(program)
-        self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
-        made = [[self.workshop.kernel(k) for k in self.plan.kernels_of(way)] for way in self.plan.ways]
-        for n in self.plan.open:
+        if not self._recall():
+            self._link()
+            sources = {k.choice.source for k in self.kernels}
+            if (
+                options.tune == "first-call"
+                and sources != {"cache"}
+                or options.tune == "auto"
+                and sources & {"model", "transfer"}
+            ):
+                self.tune()
+            elif options.tune == "background" and sources != {"cache"}:
+                threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
+            else:
+                self.workshop.remember(program, self.kernels, self.long)
+
+    @functools.cached_property
+    def plans(self) -> list[Plan]:
+        """The model's plan, then what it is unsure about."""
+        return self.workshop.plans(self.program)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        return self._chosen[0]
+
+    @functools.cached_property
+    def kernels(self) -> list[PreparedKernel]:
+        return self._chosen[1]
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[Plan, list[PreparedKernel]]:
+        """The plan, and its kernels with the best that is known for each."""
+        plan = decided(self.plans, self.workshop.seconds, self.options.frozen)
+        made = [[self.workshop.kernel(k) for k in plan.kernels_of(way)] for way in plan.ways]
+        for n in plan.open:
             if any(k.choice.source == "model" and k.choice.predicted is None for k in made[n]):  # no schedule holds
-                self.plan = self.plan.turned(n)
-                made[n] = [self.workshop.kernel(k) for k in self.plan.kernels_of(self.plan.ways[n])]
-        self.kernels = [k for way in made for k in way]
-        self._link()
-        sources = {k.choice.source for k in self.kernels}
-        if (
-            options.tune == "first-call"
-            and sources != {"cache"}
-            or options.tune == "auto"
-            and sources & {"model", "transfer"}
-        ):
-            self.tune()
-        elif options.tune == "background" and sources != {"cache"}:
-            threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
+                plan = plan.turned(n)
+                made[n] = [self.workshop.kernel(k) for k in plan.kernels_of(plan.ways[n])]
+        return plan, [k for way in made for k in way]
+
+    def _recall(self) -> bool:
+        """Run what was chosen and linked before, if nothing has been learned since; plan and kernels are made when they
+        are asked for."""
+        found = self.workshop.remembered(self.program)
+        if found is not None:
+            self.code, self.long = found
+            self.entry = self.code[0].address
+        return found is not None
 
     def _link(self) -> None:
-        if len(self.kernels) == 1:
-            last = self.kernels[0].loaded
-        else:
-            last = self.workshop.chained(self.program, self.kernels)
+        loaded = [k.loaded for k in self.kernels]
+        last = loaded[0] if len(loaded) == 1 else self.workshop.chained(self.program, self.kernels)
         # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
-        self.code: Any = (last, [k.loaded for k in self.kernels])
-        self.runners = [k.loaded.keep for k in self.kernels] if self.workshop.spec.blocks else []
+        self.code = (last, loaded)
+        self.runners = [k.keep for k in loaded] if self.workshop.spec.blocks else []
         known = [k.choice.seconds or k.choice.predicted or 1.0 for k in self.kernels]
         self.long = sum(known) > LONG_SECONDS
 

@@ -20,6 +20,7 @@ from .cache import lookup
 from .cache.records import Key, Record, canonical
 from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
+from .codegen.chain import chain as chain_text
 from .devices import device
 from .devices.records import Policy
 from .ir.collapse import normal_form
@@ -79,6 +80,7 @@ class Workshop:
         self.policy, self.turn = Policy(threads=self.threads), Policy.in_turn(self.threads)
         self.store = owner.store(options)
         self.objects = owner.objects(options)
+        self._here: dict[str, jit.Loaded] = {}
 
     def key(self, program: TensorProgram) -> Key:
         return Key.of(program, self.spec, build.versions(), self.policy)
@@ -176,16 +178,51 @@ class Workshop:
         self.objects.put(digest, canonical(row).encode())
         return PreparedKernel(original, program, choice, made[-1])
 
+    def remember(self, program: TensorProgram, kernels: Sequence[PreparedKernel], long: bool) -> None:
+        """Keep which machine code a program's kernels are, for `remembered`."""
+        digest = None if self.spec.blocks else self._linked(program)
+        if digest is not None:
+            codes = [self._code(k.program, k.choice.schedule) for k in kernels]
+            chain = self._chain(chain_text(program, [k.original for k in kernels])) if len(kernels) > 1 else None
+            self.objects.put(digest, canonical({"kernels": codes, "chain": chain, "long": long}).encode())
+
+    def remembered(self, program: TensorProgram) -> tuple[tuple[jit.Loaded, list[jit.Loaded]], bool] | None:
+        """The entry and the kernels that choice, proof and linking led to before, and whether they take long; None
+        where that is not known, or something has been stored since."""
+        digest = None if self.spec.blocks else self._linked(program)
+        kept = self.objects.get(digest) if digest is not None else None
+        if kept is None:
+            return None
+        row = json.loads(kept)
+        loaded = {code: self._loaded(code) for code in row["kernels"]}
+        kernels = [k for code in row["kernels"] if (k := loaded[code]) is not None]
+        if len(kernels) < len(row["kernels"]):
+            return None
+        if row["chain"] is None:
+            return (kernels[0], kernels), row["long"]
+        binary = self.objects.get(row["chain"])
+        return None if binary is None else ((self._chained(binary, kernels), kernels), row["long"])
+
+    def _linked(self, program: TensorProgram) -> str | None:
+        """Names all that a program's machine code depends on, measurements included."""
+        try:
+            known = self.store.state()
+        except CacheError:
+            return None
+        options = f"{self.options.tune} {self.options.frozen} {known}"
+        sources = (_own_source("search"), _own_source("."))
+        about = (canonical(to_json(program)), repr(self.spec), repr(self.correction), options)
+        return self._digest("linked", *about, *sources)
+
     def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
         """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the
         verifier, the function by the equivalence check, the machine code against float64. Raises the AutotuneError of
         what failed."""
-        digest = self._digest("kernel", program.digest, schedule.digest)
-        binary = self.objects.get(digest)
+        digest = self._code(program, schedule)
         if self.spec.blocks:
-            return self._offloaded(program, schedule, digest, proved=binary is not None)
-        if binary is not None:
-            return jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
+            return self._offloaded(program, schedule, digest, proved=self.objects.get(digest) is not None)
+        if (known := self._loaded(digest)) is not None:
+            return known
         from .ir.equiv import prove
 
         kernel = build.build(program, schedule, self.spec, self.threads)
@@ -193,7 +230,17 @@ class Workshop:
         loaded = jit.load(kernel.binary, kernel.symbol, runtime.runtime(self.objects).symbols)
         self._check(program, loaded)
         self.objects.put(digest, kernel.binary)
+        self._here[digest] = loaded
         return loaded
+
+    def _code(self, program: TensorProgram, schedule: Schedule) -> str:
+        return self._digest("kernel", program.digest, schedule.digest)
+
+    def _loaded(self, digest: str) -> jit.Loaded | None:
+        """Proved machine code, loaded once however many kernels it is."""
+        if digest not in self._here and (binary := self.objects.get(digest)) is not None:
+            self._here[digest] = jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
+        return self._here.get(digest)
 
     def _offloaded(self, program: TensorProgram, schedule: Schedule, digest: str, proved: bool) -> jit.Loaded:
         """The same on a device with a driver of its own, which compiles the text; kept is only that it was proved."""
@@ -235,16 +282,20 @@ class Workshop:
             raise VerifyError(f"the machine code disagrees with float64: {problem}")
 
     def chained(self, program: TensorProgram, kernels: Sequence[PreparedKernel]) -> jit.Loaded:
-        from .codegen.chain import chain
-
-        text = chain(program, [k.original for k in kernels])
-        digest = self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
+        text = chain_text(program, [k.original for k in kernels])
+        digest = self._chain(text)
         binary = self.objects.get(digest)
         if binary is None:
             target = ("", ()) if self.spec.blocks else (self.spec.arch, self.spec.features)
             binary = jit.assemble(text, *target)
             self.objects.put(digest, binary)
-        symbols = {f"kernel{n}": k.loaded.address for n, k in enumerate(kernels)}
+        return self._chained(binary, [k.loaded for k in kernels])
+
+    def _chain(self, text: str) -> str:
+        return self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
+
+    def _chained(self, binary: bytes, kernels: Sequence[jit.Loaded]) -> jit.Loaded:
+        symbols = {f"kernel{n}": k.address for n, k in enumerate(kernels)}
         return jit.load(binary, "chain", runtime.runtime(self.objects).symbols | symbols)
 
     def _digest(self, *parts: str) -> str:

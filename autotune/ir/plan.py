@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .expr import loads
 from .memory import Memory, memory
 from .program import Buffer, TensorProgram
 
@@ -118,9 +117,7 @@ def kernel(program: TensorProgram, names: tuple[str, ...]) -> TensorProgram:
         return program
     computes = tuple(c for c in program.computes if c.name in inside)
     available = {b.name: b for b in program.buffers}
-    needed = dict.fromkeys(ld.buffer for c in computes for ld in loads(c.body) if ld.buffer not in inside)
+    needed = dict.fromkeys(name for c in computes for name in program.reads[c.name] if name not in inside)
     inputs = tuple(Buffer(b.name, b.dtype, b.shape, "input", b.strides) for b in (available[n] for n in needed))
-    wanted = set(program.outputs) | {
-        ld.buffer for c in program.computes if c.name not in inside for ld in loads(c.body) if ld.buffer in inside
-    }
+    wanted = {n for n in names if n in program.outputs or program.readers[n] - inside}
     return TensorProgram(inputs, computes, tuple(n for n in names if n in wanted))

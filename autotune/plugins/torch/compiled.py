@@ -94,6 +94,7 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         places: Sequence[int], checked: bool, operations: Sequence[str], original: Any,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._given = (title, prepared, inputs, used, outputs, places, checked, operations, original)
         self.title, self.prepared, self.operations = title, prepared, tuple(operations)
         self._inputs, self._used, self._outputs = tuple(inputs), tuple(used), tuple(outputs)
         self._checked = checked
@@ -105,6 +106,11 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         self._lock = threading.Lock()
         strides = [self._inputs[self._used[i]].strides[d] for i, d in prepared.params]
         self._params = (ctypes.c_int64 * max(64, len(strides)))(*strides)  # static: the graph is made for these
+
+    def state(self) -> dict[str, Any]:
+        """What it was made of, by the names of the parameters."""
+        names = ("title", "prepared", "inputs", "used", "outputs", "places", "checked", "operations", "original")
+        return dict(zip(names, self._given))
 
     def forward(self, *tensors: Any) -> Any:
         laid = [*tensors] if [t.stride() for t in tensors] == self._expected else self._laid(tensors)

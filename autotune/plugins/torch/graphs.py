@@ -54,10 +54,12 @@ MADE: ContextVar[list[KernelCall] | None] = ContextVar("autotune_torch_made", de
 class Graph:
     """A compiled graph: takes the list of its inputs, as AOTAutograd's boxed calls do, and returns the outputs."""
 
-    def __init__(self, module: Any, reasons: Mapping[str, str]) -> None:
+    def __init__(self, module: Any, reasons: Mapping[str, str], title: str) -> None:
         self._boxed_call = True  # of the object, for wrappers copy what an object has
-        self.module, self.reasons = module, dict(reasons)
+        self.module, self.reasons, self.title = module, dict(reasons), title
         self._forward = module.forward
+        if (collected := MADE.get()) is not None:
+            collected += [call for call in module.children() if isinstance(call, KernelCall)]
 
     def __call__(self, args: list[Any]) -> Any:
         given = tuple(args)
@@ -120,8 +122,9 @@ def compile_graph(module: Any, options: Options, title: str) -> Graph:
             if not set(error.names) - reasons.keys():
                 raise AssertionError(f"{error} was refused before") from error
             reasons |= dict.fromkeys(error.names, error.reason)
-    _warn(made, reasons, title)
-    return Graph(made, reasons)
+    graph = Graph(made, reasons, title)
+    told(graph)
+    return graph
 
 
 def _views_apart(module: Any) -> tuple[Any, list[str]]:
@@ -214,18 +217,15 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
     places = [child[1] for child in traced.result[2]]
     checked = len(places) > len(outputs)
     used = [source[1] for source in traced.arguments]
-    made = KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
-    if (collected := MADE.get()) is not None:
-        collected.append(made)
-    return made
+    return KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
 
 
-def _warn(module: Any, reasons: Mapping[str, str], title: str) -> None:
+def told(graph: Graph) -> None:
     """Name what torch computes, but for what only moves elements."""
     found: Counter[str] = Counter()
-    for node in module.graph.nodes:
+    for node in graph.module.graph.nodes:
         if node.op == "call_function" and (name := operation(node)) not in MOVES:
-            found[f"{name} ({reasons.get(node.name) or 'beside kernels'})"] += 1
+            found[f"{name} ({graph.reasons.get(node.name) or 'beside kernels'})"] += 1
     if found:
         each = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in sorted(found.items()))
-        warnings.warn(f"autotune: in the {title}, torch runs {each}", FallbackWarning, stacklevel=2)
+        warnings.warn(f"autotune: in the {graph.title}, torch runs {each}", FallbackWarning, stacklevel=2)

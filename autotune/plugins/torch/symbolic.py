@@ -66,7 +66,7 @@ class Specialised:
     def _by_torch(self, reason: str) -> Graph:
         if self._torchs is None:
             warnings.warn(f"autotune: torch runs the {self._title}: {reason}", FallbackWarning, stacklevel=3)
-            self._torchs = Graph(self._module, {n.name: reason for n in self._module.graph.nodes})
+            self._torchs = Graph(self._module, {n.name: reason for n in self._module.graph.nodes}, self._title)
         return self._torchs
 
 
