@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +47,10 @@ class Session:
         self.closing = False
         self._lock = threading.RLock()
 
-    def prepare(self, program: TensorProgram, options: Options) -> Prepared:
-        """Make a program ready to run under these options; measures only if `tune` says so."""
-        return Prepared(self, program, options)
+    def prepare(self, program: TensorProgram, options: Options, constants: Collection[str] = ()) -> Prepared:
+        """Make a program ready to run under these options; measures only if `tune` says so. `constants`: inputs of
+        which the caller keeps panels between calls, where kernels want them (`Prepared.panels`)."""
+        return Prepared(self, program, options, constants)
 
     def spec(self, options: Options) -> DeviceSpec:
         return device(options.device, user_directory("config"))
@@ -126,11 +127,19 @@ if hasattr(os, "register_at_fork"):
 
 class Prepared:
     """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
-    something better; subscribers are then told. `code` keeps the machine code loaded."""
+    something better; subscribers are then told. `code` keeps the machine code loaded, and says in its last part which
+    panels the entry takes after the inputs: of each the place of its source among them, dimension and width."""
 
-    def __init__(self, owner: Session, program: TensorProgram, options: Options) -> None:
+    entry: int
+    code: Any
+    long: bool
+
+    def __init__(
+        self, owner: Session, program: TensorProgram, options: Options, constants: Collection[str] = ()
+    ) -> None:  # fmt: skip
         self.program, self.options = program, options
         self.workshop = Workshop(owner, options)
+        self.widths = self.workshop.widths(program, constants)
         self.inputs: tuple[Buffer, ...] = program.inputs
         by_name = {b.name: b for b in program.buffers}
         self.outputs = tuple(by_name[name] for name in program.outputs)
@@ -141,8 +150,6 @@ class Prepared:
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
         self.result: TuningResult | None = None
-        self.entry, self.long = 0, False
-        self.code: Any = None
         self.runners: list[Any] = []
         self._lock = threading.Lock()
         _LIVE.add(self)
@@ -159,12 +166,23 @@ class Prepared:
             elif options.tune == "background" and sources != {"cache"}:
                 threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
             else:
-                self.workshop.remember(program, self.kernels, self.long)
+                self.workshop.remember(program, self.widths, self.kernels, self.code[2], self.long)
 
     @functools.cached_property
     def plans(self) -> list[Plan]:
         """The model's plan, then what it is unsure about."""
-        return self.workshop.plans(self.program)
+        plans = [replace(plan, widths=self.widths) for plan in self.workshop.plans(self.program)]
+        for n in plans[0].open if self.widths else ():
+            here, there = plans[0].ways[n], plans[0].turned(n).ways[n]
+            more = len(plans[0].panels_of(there)) > len(plans[0].panels_of(here))
+            if more and self._expected(plans[0].kernels_of(there)) < self._expected(plans[0].kernels_of(here)):
+                plans = [plan.turned(n) for plan in plans]
+        return plans
+
+    def _expected(self, kernels: Sequence[TensorProgram]) -> float:
+        """Seconds, known or predicted."""
+        choices = [self.workshop.kernel(k).choice for k in kernels]
+        return sum(c.seconds or c.predicted or float("inf") for c in choices)
 
     @functools.cached_property
     def plan(self) -> Plan:
@@ -188,18 +206,22 @@ class Prepared:
     def _recall(self) -> bool:
         """Run what was chosen and linked before, if nothing has been learned since; plan and kernels are made when they
         are asked for."""
-        found = self.workshop.remembered(self.program)
-        if found is not None:
-            self.code, self.long = found
-            self.entry = self.code[0].address
-        return found is not None
+        found = self.workshop.remembered(self.program, self.widths)
+        if found is None:
+            return False
+        self.code, self.long = found
+        self.entry = found[0][0].address
+        return True
 
     def _link(self) -> None:
         loaded = [k.loaded for k in self.kernels]
-        last = loaded[0] if len(loaded) == 1 else self.workshop.chained(self.program, self.kernels)
+        places = {b.name: n for n, b in enumerate(self.inputs)}
+        panels = tuple((places[p.source], p.dim, p.width) for p in self.plan.panels)
+        alone = len(loaded) == 1 and not panels
+        last = loaded[0] if alone else self.workshop.chained(self.program, self.kernels)
         # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
-        self.code = (last, loaded)
+        self.code = (last, loaded, panels)
         self.runners = [k.keep for k in loaded] if self.workshop.spec.blocks else []
         known = [k.choice.seconds or k.choice.predicted or 1.0 for k in self.kernels]
         self.long = sum(known) > LONG_SECONDS

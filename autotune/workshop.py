@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
 LEAST_ROUNDS = 5  # in turn, below which nothing is known of the ways of a region
+Widths = tuple[tuple[str, int], ...]
+Panels = tuple[tuple[int, int, int], ...]
+Code = tuple[jit.Loaded, list[jit.Loaded], Panels]
 _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
@@ -178,38 +181,47 @@ class Workshop:
         self.objects.put(digest, canonical(row).encode())
         return PreparedKernel(original, program, choice, made[-1])
 
-    def remember(self, program: TensorProgram, kernels: Sequence[PreparedKernel], long: bool) -> None:
+    def widths(self, program: TensorProgram, constants: Collection[str]) -> tuple[tuple[str, int], ...]:
+        """Of the panels of inputs that do not change between calls: two vectors, what one tile of results reads."""
+        if self.spec.blocks:
+            return ()
+        return tuple((b.name, 2 * self.spec.lanes(b.dtype)) for b in program.inputs if b.name in constants)
+
+    def remember(
+        self, program: TensorProgram, widths: Widths, kernels: Sequence[PreparedKernel], panels: Panels, long: bool
+    ) -> None:  # fmt: skip
         """Keep which machine code a program's kernels are, for `remembered`."""
-        digest = None if self.spec.blocks else self._linked(program)
+        digest = None if self.spec.blocks else self._linked(program, widths)
         if digest is not None:
             codes = [self._code(k.program, k.choice.schedule) for k in kernels]
-            chain = self._chain(chain_text(program, [k.original for k in kernels])) if len(kernels) > 1 else None
-            self.objects.put(digest, canonical({"kernels": codes, "chain": chain, "long": long}).encode())
+            chained = len(kernels) > 1 or panels
+            chain = self._chain(chain_text(program, [k.original for k in kernels])) if chained else None
+            row = {"kernels": codes, "chain": chain, "panels": panels, "long": long}
+            self.objects.put(digest, canonical(row).encode())
 
-    def remembered(self, program: TensorProgram) -> tuple[tuple[jit.Loaded, list[jit.Loaded]], bool] | None:
-        """The entry and the kernels that choice, proof and linking led to before, and whether they take long; None
-        where that is not known, or something has been stored since."""
-        digest = None if self.spec.blocks else self._linked(program)
+    def remembered(self, program: TensorProgram, widths: Widths) -> tuple[Code, bool] | None:
+        """The entry, the kernels and the panels that choice, proof and linking led to before, and whether they take
+        long; None where that is not known, or something has been stored since."""
+        digest = None if self.spec.blocks else self._linked(program, widths)
         kept = self.objects.get(digest) if digest is not None else None
         if kept is None:
             return None
         row = json.loads(kept)
         loaded = {code: self._loaded(code) for code in row["kernels"]}
         kernels = [k for code in row["kernels"] if (k := loaded[code]) is not None]
-        if len(kernels) < len(row["kernels"]):
+        binary = self.objects.get(row["chain"]) if row["chain"] is not None else None
+        if len(kernels) < len(row["kernels"]) or row["chain"] is not None and binary is None:
             return None
-        if row["chain"] is None:
-            return (kernels[0], kernels), row["long"]
-        binary = self.objects.get(row["chain"])
-        return None if binary is None else ((self._chained(binary, kernels), kernels), row["long"])
+        entry = kernels[0] if binary is None else self._chained(binary, kernels)
+        return (entry, kernels, tuple(map(tuple, row["panels"]))), row["long"]
 
-    def _linked(self, program: TensorProgram) -> str | None:
+    def _linked(self, program: TensorProgram, widths: Widths) -> str | None:
         """Names all that a program's machine code depends on, measurements included."""
         try:
             known = self.store.state()
         except CacheError:
             return None
-        options = f"{self.options.tune} {self.options.frozen} {known}"
+        options = f"{self.options.tune} {self.options.frozen} {known} {widths}"
         sources = (_own_source("search"), _own_source("."))
         about = (canonical(to_json(program)), repr(self.spec), repr(self.correction), options)
         return self._digest("linked", *about, *sources)

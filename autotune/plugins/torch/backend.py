@@ -52,14 +52,17 @@ def backend(
     if name is not None and (found := kept.get(name, module, settings)) is not None:
         return kept.call_of(found)
 
-    def compiled(title: str, graph: Any, _: Any) -> Callable[..., Any]:
+    parameters = [n for n, value in enumerate(inputs) if graphs.is_parameter(value)]
+
+    def compiled(title: str, graph: Any, _: Any, constants: Sequence[int] = ()) -> Callable[..., Any]:
         if is_symbolic(graph):
-            return Specialised(graph, lambda static: graphs.compile_graph(static, settings, title), title)
-        return graphs.compile_graph(graph, settings, title)
+            return Specialised(graph, lambda g: graphs.compile_graph(g, settings, title, constants), title)
+        return graphs.compile_graph(graph, settings, title, constants)
 
     def inference(graph: Any, given: Sequence[Any]) -> Callable[..., Any]:
-        made = compiled("graph", graph, given)
-        if name is not None and len(given) == len(inputs) and isinstance(made, graphs.Graph) and kept.quiet():
+        same = len(given) == len(inputs) and next(module.parameters(), None) is None
+        made = compiled("graph", graph, given, parameters if same else ())
+        if name is not None and same and isinstance(made, graphs.Graph) and kept.quiet():
             kept.put(name, module, made, settings)
         return made
 

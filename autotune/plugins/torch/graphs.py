@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -110,13 +110,16 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
         return False
 
 
-def compile_graph(module: Any, options: Options, title: str) -> Graph:
-    """Cut, translate and prepare; a node that turns out to be refused is left to torch, and the graph is cut anew."""
+def compile_graph(module: Any, options: Options, title: str, constants: Collection[int] = ()) -> Graph:
+    """Cut, translate and prepare; a node that turns out to be refused is left to torch, and the graph is cut anew.
+    `constants`: the places of inputs that are parameters, of which kernels may keep panels."""
     module, views = _views_apart(module)
+    given = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    kept = frozenset(given[n] for n in constants)
     reasons = dict.fromkeys(views, "a view that is a result")
     while True:
         try:
-            made = _cut(module, options, title, reasons)
+            made = _cut(module, options, title, reasons, kept)
             break
         except RefusedNode as error:
             if not set(error.names) - reasons.keys():
@@ -171,14 +174,16 @@ def _is_view(node: Any) -> bool:
     return bool(schema.arguments) and schema.arguments[0].alias_info is not None and not schema.is_mutable
 
 
-def _cut(module: Any, options: Options, title: str, reasons: dict[str, str]) -> Any:
+def _cut(module: Any, options: Options, title: str, reasons: dict[str, str], kept: Collection[str]) -> Any:
     copy = _copied(module)
     partitioner = CapabilityBasedPartitioner(copy, _Support(reasons), allows_single_node_partition=True)
     parts = [p for p in partitioner.propose_partitions() if any(operation(n) not in MOVES for n in p.nodes)]
     fused = partitioner.fuse_partitions(parts, prefix="autotune_")
+    called = {n.target: n.args for n in fused.graph.nodes if n.op == "call_module"}
     for n, (name, part) in enumerate([*fused.named_children()]):
         if name.startswith("autotune_"):
-            fused.set_submodule(name, _kernel(part, options, f"{title}, kernel {n}"))
+            constants = [place for place, node in enumerate(called[name]) if node.name in kept]
+            fused.set_submodule(name, _kernel(part, options, f"{title}, kernel {n}", constants))
     fused.recompile()
     return fused
 
@@ -192,7 +197,7 @@ def _copied(module: Any) -> Any:
     return torch.fx.GraphModule(module, graph)
 
 
-def _kernel(part: Any, options: Options, title: str) -> KernelCall:
+def _kernel(part: Any, options: Options, title: str, constants: Collection[int]) -> KernelCall:
     nodes = list(part.graph.nodes)
     inputs = [Layout.of(n.meta["val"]) for n in nodes if n.op == "placeholder"]
     if not inputs:
@@ -208,7 +213,8 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
             replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
             for buffer, source in zip(traced.program.inputs, traced.arguments)
         ]
-        prepared = session().prepare(replace(traced.program, inputs=tuple(buffers)), options)
+        names = [b.name for b, source in zip(buffers, traced.arguments) if source[1] in constants]
+        prepared = session().prepare(replace(traced.program, inputs=tuple(buffers)), options, names)
     except RefusedNode:
         raise
     except AutotuneError as error:
@@ -218,6 +224,11 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
     checked = len(places) > len(outputs)
     used = [source[1] for source in traced.arguments]
     return KernelCall(title, prepared, inputs, used, outputs, places, checked, operations, part)
+
+
+def is_parameter(value: Any) -> bool:
+    """Whether an input is expected to stay what it is from call to call."""
+    return isinstance(value, torch.nn.Parameter)
 
 
 def told(graph: Graph) -> None:

@@ -24,7 +24,7 @@ from ...ir.program import from_json, to_json
 from ...options import Options
 from ...session import session
 from .compiled import KernelCall, Layout
-from .graphs import Graph, told
+from .graphs import Graph, is_parameter, told
 
 _SPACES = ("aten", "prims")
 _PLAIN = (int, float, bool, str, type(None))
@@ -94,7 +94,7 @@ def _input(value: Any) -> str:
         raise _Unkept
     if not all(isinstance(n, int) for n in (*value.shape, *value.stride(), value.storage_offset())):
         raise _Unkept
-    more = value.requires_grad, value.is_conj(), value.is_neg(), value.storage_offset()
+    more = value.requires_grad, value.is_conj(), value.is_neg(), value.storage_offset(), is_parameter(value)
     return f"{value.dtype} {value.device} {tuple(value.shape)} {tuple(value.stride())} {more}"
 
 
@@ -232,12 +232,14 @@ def _called(name: str) -> Any:
 def _kernel_state(call: KernelCall) -> dict[str, Any]:
     state = call.state()
     layouts = {n: [[str(v.dtype).removeprefix("torch."), v.shape, v.strides] for v in state[n]] for n in _LAYOUTS}
-    program, original = to_json(state["prepared"].program), _rows(state["original"].graph)
-    return {**state, **layouts, "prepared": program, "original": original}
+    prepared, original = state["prepared"], _rows(state["original"].graph)
+    constants = [name for name, _ in prepared.widths]
+    return {**state, **layouts, "prepared": [to_json(prepared.program), constants], "original": original}
 
 
 def _kernel(state: Mapping[str, Any], options: Options) -> KernelCall:
-    prepared = session().prepare(from_json(state["prepared"]), options)
+    program, constants = state["prepared"]
+    prepared = session().prepare(from_json(program), options, constants)
     layouts = {n: [Layout(getattr(torch, d), tuple(e), tuple(s)) for d, e, s in state[n]] for n in _LAYOUTS}
     return KernelCall(**{**state, **layouts, "prepared": prepared, "original": _Later(state["original"])})
 
