@@ -28,9 +28,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     found: Made = []
     original = graphs.compile_graph
 
-    def compile_graph(module: Any, options: Any, title: str) -> Any:
+    def compile_graph(module: Any, options: Any, title: str, constants: Any = ()) -> Any:
         found.append(title)
-        return original(module, options, title)
+        return original(module, options, title, constants)
 
     monkeypatch.setattr(graphs, "compile_graph", compile_graph)
     with autotune.context(cache_dir=str(tmp_path)):

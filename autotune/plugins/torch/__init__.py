@@ -8,6 +8,7 @@ try:
 except ImportError as error:
     raise ImportError("autotune.plugins.torch needs torch: pip install 'autotune-kernels[torch]'") from error
 
+from . import gradients as _gradients  # noqa: F401  kernels compute gradients from now on
 from .backend import backend
 from .coverage import Coverage, Row, coverage
 from .graphs import FallbackWarning
