@@ -13,9 +13,10 @@ from .backend import backend
 from .coverage import Coverage, Row, coverage
 from .graphs import FallbackWarning
 from .operators import custom_op
+from .symbolic import sizes
 from .tuning import Tuned, tune
 
 if "autotune" not in list_backends():
     register_backend(backend, name="autotune")
 
-__all__ = ["Coverage", "FallbackWarning", "Row", "Tuned", "backend", "coverage", "custom_op", "tune"]
+__all__ = ["Coverage", "FallbackWarning", "Row", "Tuned", "backend", "coverage", "custom_op", "sizes", "tune"]

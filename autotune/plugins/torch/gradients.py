@@ -30,7 +30,8 @@ from .site import numpy_dtype
 _tnp: Any = torch._numpy
 _METHODS = (
     "all", "any", "argmax", "argmin", "astype", "clip", "copy", "cumprod", "cumsum", "dot", "flatten", "max", "mean",
-    "min", "prod", "ravel", "repeat", "reshape", "round", "squeeze", "std", "sum", "swapaxes", "take", "transpose", "var",
+    "min", "prod", "ravel", "repeat", "reshape", "round", "squeeze", "std", "sum", "swapaxes", "take", "transpose",
+    "var",
 )  # fmt: skip
 
 
@@ -188,8 +189,9 @@ class _Differentiated(torch.autograd.Function):  # type: ignore[misc]
         return results
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise SignatureError(f"{ctx.call.kernel._name} has no second derivative: leave out create_graph=True")
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
         graph = _graph(ctx.call, tensors, grads, wanted, ctx.floats)
         found = iter(graph([*tensors, *grads]))
