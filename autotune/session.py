@@ -14,7 +14,7 @@ import time
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from .devices import DeviceSpec, device
 from .devices.cpu import default_threads
 from .ir.collapse import normal_form
 from .ir.errors import AutotuneError, CacheError
+from .ir.plan import Plan
 from .ir.program import Buffer, TensorProgram
 from .ir.schedule import Schedule
 from .options import Options, user_directory
@@ -48,9 +49,13 @@ class Session:
         self.closing = False
         self._lock = threading.RLock()
 
-    def prepare(self, program: TensorProgram, options: Options, said: Said | None = None) -> Prepared:
-        """Make a program ready to run under these options; measures only if `tune` says so. `said`: for people."""
-        return Prepared(self, program, options, said or Said())
+    def prepare(
+        self, program: TensorProgram, options: Options, said: Said | None = None, constants: Collection[str] = ()
+    ) -> Prepared:  # fmt: skip
+        """Make a program ready to run under these options; measures only if `tune` says so. `said`: for people.
+        `constants`: inputs of which the caller keeps panels between calls, where kernels want them (`Prepared.panels`).
+        """
+        return Prepared(self, program, options, said or Said(), constants)
 
     def spec(self, options: Options) -> DeviceSpec:
         return device(options.device, user_directory("config"))
@@ -139,12 +144,20 @@ class Said:
 
 class Prepared:
     """A program ready to run: what the decorator and the command line hold. `entry` changes when tuning finds
-    something better; subscribers are then told. `code` keeps the machine code loaded."""
+    something better; subscribers are then told. `code` keeps the machine code loaded, and says in its last part which
+    panels the entry takes after the inputs: of each the place of its source among them, dimension and width."""
 
-    def __init__(self, owner: Session, program: TensorProgram, options: Options, said: Said) -> None:
+    entry: int
+    code: Any
+    long: bool
+
+    def __init__(
+        self, owner: Session, program: TensorProgram, options: Options, said: Said, constants: Collection[str] = ()
+    ) -> None:  # fmt: skip
         self.program, self.options, self.said = program, options, said
         self.watched = options.debug >= 2 or options.graph is not None
         self.workshop = Workshop(owner, options)
+        self.widths = self.workshop.widths(program, constants)
         self.inputs: tuple[Buffer, ...] = program.inputs
         by_name = {b.name: b for b in program.buffers}
         self.outputs = tuple(by_name[name] for name in program.outputs)
@@ -155,22 +168,63 @@ class Prepared:
         self._subscribers: list[Callable[[], None]] = []
         self.outcomes: dict[str, Outcome] = {}  # of the last tuning, by the digest of a kernel's program
         self.result: TuningResult | None = None
+        self.runners: list[Any] = []
         self.lock = threading.Lock()
         _LIVE.add(self)
-        self.plans = self.workshop.plans(program)
-        self.plan = decided(self.plans, self.workshop.seconds, options.frozen)
-        made = [[self.workshop.kernel(k) for k in self.plan.kernels_of(way)] for way in self.plan.ways]
-        for n in self.plan.open:
+        if self.watched or not self._recall():
+            self._link()
+            sources = {k.choice.source for k in self.kernels}
+            if options.tune == "first-call" and sources != {"cache"} or options.tune == "auto" and self._unsure():
+                self.tune(trials=options.trials or (TRIED if options.tune == "auto" else None))
+            elif options.tune == "background" and sources != {"cache"}:
+                threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
+            else:
+                self.workshop.remember(program, self.widths, self.kernels, self.code[2], self.long)
+
+    @functools.cached_property
+    def plans(self) -> list[Plan]:
+        """The model's plan, then what it is unsure about."""
+        plans = [replace(plan, widths=self.widths) for plan in self.workshop.plans(self.program)]
+        for n in plans[0].open if self.widths else ():
+            here, there = plans[0].ways[n], plans[0].turned(n).ways[n]
+            more = len(plans[0].panels_of(there)) > len(plans[0].panels_of(here))
+            if more and self._expected(plans[0].kernels_of(there)) < self._expected(plans[0].kernels_of(here)):
+                plans = [plan.turned(n) for plan in plans]
+        return plans
+
+    def _expected(self, kernels: Sequence[TensorProgram]) -> float:
+        """Seconds, known or predicted."""
+        choices = [self.workshop.kernel(k).choice for k in kernels]
+        return sum(c.seconds or c.predicted or float("inf") for c in choices)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        return self._chosen[0]
+
+    @functools.cached_property
+    def kernels(self) -> list[PreparedKernel]:
+        return self._chosen[1]
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[Plan, list[PreparedKernel]]:
+        """The plan, and its kernels with the best that is known for each."""
+        plan = decided(self.plans, self.workshop.seconds, self.options.frozen)
+        made = [[self.workshop.kernel(k) for k in plan.kernels_of(way)] for way in plan.ways]
+        for n in plan.open:
             if any(k.choice.source == "model" and k.choice.predicted is None for k in made[n]):  # no schedule holds
-                self.plan = self.plan.turned(n)
-                made[n] = [self.workshop.kernel(k) for k in self.plan.kernels_of(self.plan.ways[n])]
-        self.kernels = [k for way in made for k in way]
-        self._link()
-        sources = {k.choice.source for k in self.kernels}
-        if options.tune == "first-call" and sources != {"cache"} or options.tune == "auto" and self._unsure():
-            self.tune(trials=options.trials or (TRIED if options.tune == "auto" else None))
-        elif options.tune == "background" and sources != {"cache"}:
-            threading.Thread(target=self._tune_behind, daemon=True, name="autotune").start()
+                plan = plan.turned(n)
+                made[n] = [self.workshop.kernel(k) for k in plan.kernels_of(plan.ways[n])]
+        return plan, [k for way in made for k in way]
+
+    def _recall(self) -> bool:
+        """Run what was chosen and linked before, if nothing has been learned since; plan and kernels are made when they
+        are asked for."""
+        found = self.workshop.remembered(self.program, self.widths)
+        if found is None:
+            return False
+        self.code, self.long = found
+        self.entry = found[0][0].address
+        return True
 
     def watch(self, on: bool) -> None:
         """Let each call note how long each kernel takes (`launched`), or no longer; by itself it does where debugging
@@ -202,14 +256,15 @@ class Prepared:
         return any(c.promise is None or c.promise.bound > LIMIT for c in guesses)
 
     def _link(self) -> None:
-        if len(self.kernels) == 1 and not self.watched:
-            last = self.kernels[0].loaded
-        else:
-            last = self.workshop.chained(self.program, self.kernels, self.watched)
+        loaded = [k.loaded for k in self.kernels]
+        places = {b.name: n for n, b in enumerate(self.inputs)}
+        panels = tuple((places[p.source], p.dim, p.width) for p in self.plan.panels)
+        alone = len(loaded) == 1 and not panels and not self.watched
+        last = loaded[0] if alone else self.workshop.chained(self.program, self.kernels, self.watched)
         # In this order: whoever sees the new code sees its entry, and the old code lives until both are replaced.
         self.entry = last.address
-        self.code: Any = (last, [k.loaded for k in self.kernels])
-        self.runners = [k.loaded.keep for k in self.kernels] if self.workshop.spec.blocks else []
+        self.code = (last, loaded, panels)
+        self.runners = [k.keep for k in loaded] if self.workshop.spec.blocks else []
         known = [k.choice.seconds or k.choice.predicted or 1.0 for k in self.kernels]
         self.long = sum(known) > LONG_SECONDS
 

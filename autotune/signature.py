@@ -243,6 +243,11 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def wants_gradient(value: Any) -> bool:
+    """Is this a tensor in whose gradient a result would have a part?"""
+    return is_tensor(value) and value.requires_grad and sys.modules["torch"].is_grad_enabled()
+
+
 def from_tensor(value: Any) -> Any:
     """A torch tensor as an array over the same memory, through DLPack; anything else as it is."""
     if not is_tensor(value):
@@ -250,8 +255,9 @@ def from_tensor(value: Any) -> Any:
     torch = sys.modules["torch"]
     if value.device.type != "cpu":
         raise SignatureError(f"a tensor on {value.device} cannot be used by a CPU kernel; move it with .cpu()")
-    if value.requires_grad and torch.is_grad_enabled():
-        raise SignatureError("a tensor requires a gradient, and kernels record none; pass tensor.detach()")
+    if wants_gradient(value):
+        how = "import autotune.plugins.torch, which computes gradients, or pass tensor.detach()"
+        raise SignatureError(f"a tensor requires a gradient, and kernels alone record none: {how}")
     value = value.detach()
     try:
         if value.dtype == torch.bfloat16:

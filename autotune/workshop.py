@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from .cache import lookup
 from .cache.records import BROKEN, Key, Record, canonical
 from .cache.records import digest as text_digest
 from .codegen import build, jit, runtime
+from .codegen.chain import TIMES
+from .codegen.chain import chain as chain_text
 from .codegen.offload import dialect
 from .devices import device
 from .devices.records import Measurement, Policy, Status
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 FAR = 1.5  # a schedule travels to shapes whose extents are within this factor of its own
 LEAST_ROUNDS = 5  # in turn, below which nothing is known of the ways of a region
+Widths = tuple[tuple[str, int], ...]
+Panels = tuple[tuple[int, int, int], ...]
+Code = tuple[jit.Loaded, list[jit.Loaded], Panels]
 _CHECK_BYTES = 1 << 30  # of arrays above which a first call does not make a second set of them for the float check
 
 
@@ -84,6 +89,7 @@ class Workshop:
         self.policy, self.turn = Policy(threads=self.threads), Policy.in_turn(self.threads)
         self.store = owner.store(options)
         self.objects = owner.objects(options)
+        self._here: dict[str, jit.Loaded] = {}
 
     def key(self, program: TensorProgram) -> Key:
         return Key.of(program, self.spec, build.versions(), self.policy)
@@ -214,16 +220,60 @@ class Workshop:
         rows = [r for r in self.store.records(**same, policy=key.policy) if r.local]
         return sorted(rows, key=lambda r: r.created)
 
+    def widths(self, program: TensorProgram, constants: Collection[str]) -> tuple[tuple[str, int], ...]:
+        """Of the panels of inputs that do not change between calls: two vectors, what one tile of results reads."""
+        if self.spec.blocks:
+            return ()
+        return tuple((b.name, 2 * self.spec.lanes(b.dtype)) for b in program.inputs if b.name in constants)
+
+    def remember(
+        self, program: TensorProgram, widths: Widths, kernels: Sequence[PreparedKernel], panels: Panels, long: bool
+    ) -> None:  # fmt: skip
+        """Keep which machine code a program's kernels are, for `remembered`."""
+        digest = None if self.spec.blocks else self._linked(program, widths)
+        if digest is not None:
+            codes = [self._code(k.program, k.choice.schedule) for k in kernels]
+            chained = len(kernels) > 1 or panels
+            chain = self._chain(chain_text(program, [k.original for k in kernels])) if chained else None
+            row = {"kernels": codes, "chain": chain, "panels": panels, "long": long}
+            self.objects.put(digest, canonical(row).encode())
+
+    def remembered(self, program: TensorProgram, widths: Widths) -> tuple[Code, bool] | None:
+        """The entry, the kernels and the panels that choice, proof and linking led to before, and whether they take
+        long; None where that is not known, or something has been stored since."""
+        digest = None if self.spec.blocks else self._linked(program, widths)
+        kept = self.objects.get(digest) if digest is not None else None
+        if kept is None:
+            return None
+        row = json.loads(kept)
+        loaded = {code: self._loaded(code) for code in row["kernels"]}
+        kernels = [k for code in row["kernels"] if (k := loaded[code]) is not None]
+        binary = self.objects.get(row["chain"]) if row["chain"] is not None else None
+        if len(kernels) < len(row["kernels"]) or row["chain"] is not None and binary is None:
+            return None
+        entry = kernels[0] if binary is None else self._chained(binary, kernels)
+        return (entry, kernels, tuple(map(tuple, row["panels"]))), row["long"]
+
+    def _linked(self, program: TensorProgram, widths: Widths) -> str | None:
+        """Names all that a program's machine code depends on, measurements included."""
+        try:
+            known = self.store.state()
+        except CacheError:
+            return None
+        options = f"{self.options.tune} {self.options.frozen} {known} {widths}"
+        sources = (_own_source("search"), _own_source("."))
+        about = (canonical(to_json(program)), repr(self.spec), repr(self.correction), options)
+        return self._digest("linked", *about, *sources)
+
     def load(self, program: TensorProgram, schedule: Schedule) -> jit.Loaded:
         """Machine code in this process. On this installation's first use of a schedule it is proved: the nest by the
         verifier, the function by the equivalence check, the machine code against float64. Raises the AutotuneError of
         what failed."""
-        digest = self._digest("kernel", program.digest, schedule.digest)
-        binary = self.objects.get(digest)
+        digest = self._code(program, schedule)
         if self.spec.blocks:
-            return self._offloaded(program, schedule, digest, proved=binary is not None)
-        if binary is not None:
-            return jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
+            return self._offloaded(program, schedule, digest, proved=self.objects.get(digest) is not None)
+        if (known := self._loaded(digest)) is not None:
+            return known
         from .ir.equiv import prove
 
         kernel = build.build(program, schedule, self.spec, self.threads)
@@ -231,7 +281,17 @@ class Workshop:
         loaded = jit.load(kernel.binary, kernel.symbol, runtime.runtime(self.objects).symbols)
         self._check(program, loaded)
         self.objects.put(digest, kernel.binary)
+        self._here[digest] = loaded
         return loaded
+
+    def _code(self, program: TensorProgram, schedule: Schedule) -> str:
+        return self._digest("kernel", program.digest, schedule.digest)
+
+    def _loaded(self, digest: str) -> jit.Loaded | None:
+        """Proved machine code, loaded once however many kernels it is."""
+        if digest not in self._here and (binary := self.objects.get(digest)) is not None:
+            self._here[digest] = jit.load(binary, "kernel", runtime.runtime(self.objects).symbols)
+        return self._here.get(digest)
 
     def _offloaded(self, program: TensorProgram, schedule: Schedule, digest: str, proved: bool) -> jit.Loaded:
         """The same on a device with a driver of its own, which compiles the text; kept is only that it was proved."""
@@ -274,16 +334,21 @@ class Workshop:
 
     def chained(self, program: TensorProgram, kernels: Sequence[PreparedKernel], timed: bool = False) -> jit.Loaded:
         """One entry for all kernels. `timed`: it notes when it comes to each, in its export `chain.TIMES`."""
-        from .codegen.chain import TIMES, chain
-
-        text = chain(program, [k.original for k in kernels], clock=time.CLOCK_MONOTONIC if timed else None)
-        digest = self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
+        clock = time.CLOCK_MONOTONIC if timed else None
+        text = chain_text(program, [k.original for k in kernels], clock=clock)
+        digest = self._chain(text)
         binary = self.objects.get(digest)
         if binary is None:
             target = ("", ()) if self.spec.blocks else (self.spec.arch, self.spec.features)
             binary = jit.assemble(text, *target)
             self.objects.put(digest, binary)
-        symbols = {f"kernel{n}": k.loaded.address for n, k in enumerate(kernels)}
+        return self._chained(binary, [k.loaded for k in kernels], timed)
+
+    def _chain(self, text: str) -> str:
+        return self._digest("chain", hashlib.sha256(text.encode()).hexdigest(), "")
+
+    def _chained(self, binary: bytes, kernels: Sequence[jit.Loaded], timed: bool = False) -> jit.Loaded:
+        symbols = {f"kernel{n}": k.address for n, k in enumerate(kernels)}
         symbols |= jit.library_symbols("clock_gettime") if timed else {}
         symbols |= runtime.runtime(self.objects).symbols
         return jit.load(binary, "chain", symbols, (TIMES,) if timed else ())

@@ -92,6 +92,29 @@ def test_cold_then_tuned_then_found(fresh: Fresh, options: Options) -> None:
     assert sources(fresh().prepare(product(), replace(options, tune="off"))) == ["model"]
 
 
+def test_what_was_linked_is_found_until_something_is_stored(
+    fresh: Fresh, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def looked_at(prepared: Prepared) -> bool:
+        return "kernels" in vars(prepared)
+
+    first = fresh().prepare(pair(), options)
+    again = fresh().prepare(pair(), options)
+    assert looked_at(first) and not looked_at(again) and again.long == first.long
+    assert_right(again, fresh(), options)
+    assert again.plan == first.plan and sources(again) == sources(first)
+    assert looked_at(fresh().prepare(pair(), replace(options, threads=2)))
+    assert looked_at(fresh().prepare(product(), options))
+    again.tune(trials=2)
+    assert looked_at(found := fresh().prepare(pair(), options)) and sources(found) == ["cache"] * len(found.kernels)
+    told = replace(options, tune="first-call")
+    assert [looked_at(fresh().prepare(pair(), told)) for _ in range(2)] == [True, False]
+    for file in Path(options.cache_dir or "", "objects").glob("*.o"):
+        if b"ELF" in file.read_bytes():
+            file.unlink()  # the machine code is lost, what it was is known
+    assert looked_at(fresh().prepare(pair(), options))
+
+
 def test_near_shapes_take_a_schedule_over_and_far_ones_do_not(fresh: Fresh, options: Options) -> None:
     fresh().prepare(product(), options).tune()
     near = fresh().prepare(product(n=36), options)

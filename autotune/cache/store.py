@@ -52,6 +52,9 @@ class Store(Protocol):
 
     def remove(self, ids: Collection[str]) -> None: ...
 
+    def state(self) -> str:
+        """Another text after every change of the set of records."""
+
     def close(self) -> None:
         """Give back files. The store is not used again."""
         return
@@ -155,6 +158,9 @@ class MemoryStore(Store):
     def shapes(self, family: str, device: str, policy: str) -> Collection[Shape]:
         rows = self.records(family=family, device=device, policy=policy, status="ok")
         return {(r.key.program, r.key.extents) for r in rows}
+
+    def state(self) -> str:
+        return digest(" ".join(sorted(name for rows in self._programs.copy().values() for name in rows)))
 
     def remove(self, ids: Collection[str]) -> None:
         _checked(self, ())
@@ -261,6 +267,11 @@ class SqliteStore(Store):
                 SELECT schedule FROM measurements UNION SELECT device_text FROM measurements)""")
 
         self._run(delete, write=True)
+
+    def state(self) -> str:
+        """By their number and the newest, so that it takes no time."""
+        last = "SELECT id FROM measurements ORDER BY rowid DESC LIMIT 1"
+        return str(self._all(f"SELECT (SELECT count(*) FROM measurements), ({last})")[0])
 
     def close(self) -> None:
         if self._db is not None and self._pid == os.getpid():

@@ -18,9 +18,12 @@ def chain(
     program: TensorProgram, kernels: Sequence[TensorProgram], symbol: str = "chain", clock: int | None = None
 ) -> str:
     """LLVM text of `void symbol(ptr buffers, ptr params, i64 threads)`; kernel n is the external function
-    `kernel<n>`. `clock`: with this clock of POSIX's `clock_gettime` the chain is timed; TIMES then holds when its last
-    call came to each kernel (of two calls at a time, one or the other)."""
-    outer = [*program.inputs, *(b for name in program.outputs for b in program.buffers if b.name == name)]
+    `kernel<n>`. Buffers are the program's inputs, what kernels read beside the program's arrays, and the outputs.
+    `clock`: with this clock of POSIX's `clock_gettime` the chain is timed; TIMES then holds when its last call came to
+    each kernel (of two calls at a time, one or the other)."""
+    known = {b.name for b in program.buffers}
+    more = dict.fromkeys(b for k in kernels for b in k.inputs if b.name not in known)
+    outer = [*program.inputs, *more, *(b for name in program.outputs for b in program.buffers if b.name == name)]
     where = {b.name: n for n, b in enumerate(outer)}
     strides = list(dict.fromkeys(s for b in outer for s in b.strides or () if isinstance(s, str)))
     between = memory(program, kernels)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .expr import loads
 from .memory import Memory, memory
+from .panels import Panels, paneled
 from .program import Buffer, TensorProgram
 
 
@@ -34,11 +34,13 @@ class Region:
 
 @dataclass(frozen=True)
 class Plan:
-    """Regions in the order in which they run, and which way each goes."""
+    """Regions in the order in which they run, and which way each goes. `widths`: of panels of those inputs that kernels
+    may read in panels."""
 
     program: TensorProgram
     regions: tuple[Region, ...]
     chosen: tuple[int, ...]
+    widths: tuple[tuple[str, int], ...] = ()
 
     @property
     def ways(self) -> tuple[tuple[Group, ...], ...]:
@@ -56,7 +58,18 @@ class Plan:
         return self.kernels_of(self.groups)
 
     def kernels_of(self, groups: tuple[Group, ...]) -> tuple[TensorProgram, ...]:
-        return tuple(kernel(self.program, g.names) for g in groups)
+        return tuple(k for k, _ in self._paneled(groups))
+
+    def _paneled(self, groups: tuple[Group, ...]) -> list[tuple[TensorProgram, tuple[Panels, ...]]]:
+        return [paneled(kernel(self.program, g.names), dict(self.widths)) for g in groups]
+
+    @cached_property
+    def panels(self) -> tuple[Panels, ...]:
+        """What kernels read in panels, in the order in which they do."""
+        return self.panels_of(self.groups)
+
+    def panels_of(self, groups: tuple[Group, ...]) -> tuple[Panels, ...]:
+        return tuple(dict.fromkeys(p for _, panels in self._paneled(groups) for p in panels))
 
     @cached_property
     def memory(self) -> Memory:
@@ -83,6 +96,8 @@ class Plan:
             known = f": {times[n]}" if times and n in times else ""
             count = len(self.turned(n).ways[n])
             out.append(f"{names} could be {'one kernel' if count == 1 else f'{count} kernels'}{known}")
+        for p in self.panels:
+            out.append(f"{p.source}: kept in panels of {p.width} along dimension {p.dim}, made anew when it changes")
         if self.memory.slots:
             out.append(f"between kernels: {size(self.memory.peak)}, {size(self.memory.apart)} without reuse of memory")
         return out
@@ -118,9 +133,7 @@ def kernel(program: TensorProgram, names: tuple[str, ...]) -> TensorProgram:
         return program
     computes = tuple(c for c in program.computes if c.name in inside)
     available = {b.name: b for b in program.buffers}
-    needed = dict.fromkeys(ld.buffer for c in computes for ld in loads(c.body) if ld.buffer not in inside)
+    needed = dict.fromkeys(name for c in computes for name in program.reads[c.name] if name not in inside)
     inputs = tuple(Buffer(b.name, b.dtype, b.shape, "input", b.strides) for b in (available[n] for n in needed))
-    wanted = set(program.outputs) | {
-        ld.buffer for c in program.computes if c.name not in inside for ld in loads(c.body) if ld.buffer in inside
-    }
+    wanted = {n for n in names if n in program.outputs or program.readers[n] - inside}
     return TensorProgram(inputs, computes, tuple(n for n in names if n in wanted))

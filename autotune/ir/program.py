@@ -159,6 +159,20 @@ class TensorProgram:
         results = (self.compute(name) for name in dict.fromkeys(self.outputs))
         return (*self.inputs, *temps, *(Buffer(c.name, c.dtype, c.shape, "output") for c in results))
 
+    @cached_property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """By Compute, the buffers that its body loads from, in order."""
+        return {c.name: tuple(dict.fromkeys(ld.buffer for ld in loads(c.body))) for c in self.computes}
+
+    @cached_property
+    def readers(self) -> dict[str, frozenset[str]]:
+        """By buffer, the Computes that load from it."""
+        found: dict[str, set[str]] = {b.name: set() for b in self.buffers}
+        for name, read in self.reads.items():
+            for buffer in read:
+                found[buffer].add(name)
+        return {name: frozenset(names) for name, names in found.items()}
+
     def consumers(self, name: str) -> tuple[Compute, ...]:
         return tuple(c for c in self.computes if any(ld.buffer == name for ld in loads(c.body)))
 

@@ -41,6 +41,14 @@ def test_put_is_idempotent_and_keeps_everything(store: Store) -> None:
     assert list(store.records()) == sorted(made, key=lambda r: r.id)
 
 
+def test_the_state_changes_with_the_records(store: Store) -> None:
+    seen = [store.state()]
+    for factor in (1, 2, 2, 0, 3):
+        store.put(record(factor=factor)) if factor else store.remove({record(factor=1).id})
+        seen.append(store.state())
+    assert seen[2] == seen[3] and len({*seen}) == 5
+
+
 def test_records_are_selected_by_equality(store: Store) -> None:
     store.put_many([record(), record(status="runtime"), record(key((1, 2, 3)), factor=2)])
     assert len(list(store.records(program=AT.program))) == 2

@@ -4,6 +4,7 @@ unknown operations, graph breaks, symbolic sizes. Each gives torch's result, or 
 from __future__ import annotations
 
 import copy
+import gc
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from autotune.plugins.torch import FallbackWarning, backend, coverage  # noqa: E402
+from autotune.plugins.torch import FallbackWarning, backend, coverage, sizes, symbolic  # noqa: E402
 from tests.plugins.conftest import UNTUNED  # noqa: E402
 
 F: Any = torch.nn.functional
@@ -318,6 +319,23 @@ def test_symbolic_sizes(dynamic: bool | None) -> None:
         for n in (2, 3, 5, 3, 0, 1):
             x = torch.randn(n, 6)
             close(call(x), net(x))
+
+
+def test_no_more_sets_of_sizes_than_the_limit_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbolic, "LIMIT", 3)
+    gc.collect()
+    before = {*sizes()}
+    call = compiled(lambda x: x.softmax(1) * 2, dynamic=True)
+    given = [torch.randn(n, 6) for n in (2, 3, 2, 4, 3)]
+    for x in given:
+        close(call(x), x.softmax(1) * 2)
+    (line,) = {*sizes()} - before
+    assert line.startswith("graph: 3 of at most 3 sets of sizes compiled: ") and "(3, 6)" in line
+    more = (*given, torch.randn(5, 6), torch.randn(7, 6))
+    said = fallbacks(lambda: close([call(x) for x in more], [x.softmax(1) * 2 for x in more]))
+    assert said.count("more than 3 sets of sizes") == 1
+    (line,) = {*sizes()} - before
+    assert "3 of at most 3 sets of sizes compiled, the rest by torch" in line
 
 
 def test_symbolic_sizes_with_gradients() -> None:

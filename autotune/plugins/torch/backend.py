@@ -14,7 +14,7 @@ from torch._decomp import core_aten_decompositions
 from torch._dynamo.backends.common import aot_autograd
 
 from ...options import resolve
-from . import graphs
+from . import graphs, kept
 from .symbolic import Specialised, is_symbolic
 
 # Kept whole although torch would take them apart: there is a rule for each, or torch's own is better than its parts.
@@ -48,14 +48,26 @@ def backend(
     if not settings.threads:
         settings = resolve(**{**(options or {}), "threads": torch.get_num_threads()})
 
-    def compiler(title: str) -> Callable[..., Any]:
-        def static(graph: Any) -> graphs.Graph:
-            return graphs.compile_graph(graph, settings, title)
+    name = kept.name_of(module, inputs, settings)
+    if name is not None and (found := kept.get(name, module, settings)) is not None:
+        return kept.call_of(found)
 
-        return lambda graph, _: Specialised(graph, static, title) if is_symbolic(graph) else static(graph)
+    parameters = [n for n, value in enumerate(inputs) if graphs.is_parameter(value)]
+
+    def compiled(title: str, graph: Any, _: Any, constants: Sequence[int] = ()) -> Callable[..., Any]:
+        if is_symbolic(graph):
+            return Specialised(graph, lambda g: graphs.compile_graph(g, settings, title, constants), title)
+        return graphs.compile_graph(graph, settings, title, constants)
+
+    def inference(graph: Any, given: Sequence[Any]) -> Callable[..., Any]:
+        same = len(given) == len(inputs) and next(module.parameters(), None) is None
+        made = compiled("graph", graph, given, parameters if same else ())
+        if name is not None and same and isinstance(made, graphs.Graph) and kept.quiet():
+            kept.put(name, module, made, settings)
+        return made
 
     made = aot_autograd(
-        fw_compiler=compiler("forward graph"), bw_compiler=compiler("backward graph"),
-        inference_compiler=compiler("graph"), decompositions=decompositions(),
+        fw_compiler=functools.partial(compiled, "forward graph"), inference_compiler=inference,
+        bw_compiler=functools.partial(compiled, "backward graph"), decompositions=decompositions(),
     )  # fmt: skip
     return made(module, inputs)  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ import torch
 from .site import Array
 
 _np: Any = np
+_SAMPLES = 64  # elements of a tensor that are looked at before its panels are used again
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
@@ -81,11 +82,40 @@ class Layout:
         return made, spread
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The panels of a tensor, and what shows that it has changed: address, version, and a few of its elements, for it
+    may be written in ways that its version does not count. A tensor without a version is never the same."""
+
+    panels: Any
+    address: int
+    version: int
+    seen: Any
+    values: Any
+
+    @classmethod
+    def of(cls, tensor: Any, dim: int, width: int) -> _Kept:
+        plain, version = tensor.detach(), -1 if tensor.is_inference() else tensor._version
+        seen = plain.view(-1)[:: max(1, plain.numel() // _SAMPLES)]
+        cut = plain.unflatten(dim, (-1, width)).movedim((dim, dim + 1), (0, -1))
+        return cls(cut.contiguous(), tensor.data_ptr(), version, seen, seen.clone())
+
+    def holds(self, tensor: Any) -> bool:
+        return (
+            self.version >= 0
+            and not tensor.is_inference()
+            and tensor._version == self.version
+            and tensor.data_ptr() == self.address
+            and torch.equal(self.seen, self.values)
+        )
+
+
 class KernelCall(torch.nn.Module):  # type: ignore[misc]
     """The module that stands in a graph for a part that a kernel computes: tensors in, tensors out.
 
     `places`: for each result, which of the kernel's outputs it is; `checked`: one result more says whether a place was
     outside of its array, and then the call raises IndexError as torch does. `original`: the part as torch has it.
+    Panels of inputs that `prepared` was told are constants are kept between calls.
     """
 
     def __init__(
@@ -93,6 +123,7 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         places: Sequence[int], checked: bool, operations: Sequence[str], original: Any,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._given = (title, prepared, inputs, used, outputs, places, checked, operations, original)
         self.title, self.prepared, self.operations = title, prepared, tuple(operations)
         self.used, self.places = tuple(used), tuple(places)
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
@@ -102,9 +133,15 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         self._expected = [layout.strides for layout in self._inputs]
         self._original = (original,)  # in a tuple: no part of this module
         self._code: Any = None
+        self._panels: dict[tuple[int, int, int], _Kept] = {}
         self._lock = threading.Lock()
         strides = [self._inputs[self.used[i]].strides[d] for i, d in prepared.params]
         self._params = (ctypes.c_int64 * max(64, len(strides)))(*strides)  # static: the graph is made for these
+
+    def state(self) -> dict[str, Any]:
+        """What it was made of, by the names of the parameters."""
+        names = ("title", "prepared", "inputs", "used", "outputs", "places", "checked", "operations", "original")
+        return dict(zip(names, self._given))
 
     def forward(self, *tensors: Any) -> Any:
         laid = [*tensors] if [t.stride() for t in tensors] == self._expected else self._laid(tensors)
@@ -115,7 +152,7 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         if self._checked:
             made.append((torch.empty((), dtype=torch.bool), lambda: None))
         filled = [tensor for tensor, _ in made]
-        self._run([laid[n] for n in self.used] + [filled[n] for n in self._first])
+        self._run([laid[n] for n in self.used], [filled[n] for n in self._first])
         for n, first in self._again:
             _flat(filled[n]).copy_(_flat(filled[first]))
         if self._checked and filled[-1].item():
@@ -123,14 +160,15 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
         results = [finish() for _, finish in made[: len(self._outputs)]]
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _run(self, tensors: Sequence[Any]) -> None:
+    def _run(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Call the machine code that is current; it may be replaced meanwhile, and lives until the call ends."""
-        addresses = [t.data_ptr() for t in tensors]
-        buffers = (ctypes.c_void_p * max(64, len(addresses)))(*addresses)
         prepared = self.prepared
         entry, code = self._entry()
+        panels = [self._in_panels(inputs[place[0]], place) for place in code[2]]
+        addresses = [t.data_ptr() for t in (*inputs, *panels, *outputs)]
+        buffers = (ctypes.c_void_p * max(64, len(addresses)))(*addresses)
         entry(buffers, self._params, prepared.threads)
-        del code
+        del code, panels
         if prepared.runners:
             prepared.settle()
         if prepared.watched:
@@ -145,6 +183,13 @@ class KernelCall(torch.nn.Module):  # type: ignore[misc]
                     code, entry = self.prepared.code, self.prepared.entry
                 kept = self._code = _ENTRY(entry), code
         return kept
+
+    def _in_panels(self, tensor: Any, place: tuple[int, int, int]) -> Any:
+        """The panels of an input, made at its first use and whenever it has changed since."""
+        kept = self._panels.get(place)
+        if kept is None or not kept.holds(tensor):
+            kept = self._panels[place] = _Kept.of(tensor, *place[1:])
+        return kept.panels
 
     def _laid(self, tensors: Sequence[Any]) -> list[Any] | None:
         """The tensors as the kernel expects them in memory, copied if need be; None where that cannot be."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,10 +54,12 @@ MADE: ContextVar[list[Graph] | None] = ContextVar("autotune_torch_made", default
 class Graph:
     """A compiled graph: takes the list of its inputs, as AOTAutograd's boxed calls do, and returns the outputs."""
 
-    def __init__(self, module: Any, reasons: Mapping[str, str]) -> None:
+    def __init__(self, module: Any, reasons: Mapping[str, str], title: str) -> None:
         self._boxed_call = True  # of the object, for wrappers copy what an object has
-        self.module, self.reasons = module, dict(reasons)
+        self.module, self.reasons, self.title = module, dict(reasons), title
         self._forward = module.forward
+        if (collected := MADE.get()) is not None:
+            collected.append(self)
 
     @property
     def kernels(self) -> list[KernelCall]:
@@ -114,22 +116,23 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
         return False
 
 
-def compile_graph(module: Any, options: Options, title: str) -> Graph:
-    """Cut, translate and prepare; a node that turns out to be refused is left to torch, and the graph is cut anew."""
+def compile_graph(module: Any, options: Options, title: str, constants: Collection[int] = ()) -> Graph:
+    """Cut, translate and prepare; a node that turns out to be refused is left to torch, and the graph is cut anew.
+    `constants`: the places of inputs that are parameters, of which kernels may keep panels."""
     module, views = _views_apart(module)
+    given = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    kept = frozenset(given[n] for n in constants)
     reasons = dict.fromkeys(views, "a view that is a result")
     while True:
         try:
-            made = _cut(module, options, title, reasons)
+            made = _cut(module, options, title, reasons, kept)
             break
         except RefusedNode as error:
             if not set(error.names) - reasons.keys():
                 raise AssertionError(f"{error} was refused before") from error
             reasons |= dict.fromkeys(error.names, error.reason)
-    _warn(made, reasons, title)
-    graph = Graph(made, reasons)
-    if (collected := MADE.get()) is not None:
-        collected.append(graph)
+    graph = Graph(made, reasons, title)
+    told(graph)
     return graph
 
 
@@ -177,14 +180,16 @@ def _is_view(node: Any) -> bool:
     return bool(schema.arguments) and schema.arguments[0].alias_info is not None and not schema.is_mutable
 
 
-def _cut(module: Any, options: Options, title: str, reasons: dict[str, str]) -> Any:
+def _cut(module: Any, options: Options, title: str, reasons: dict[str, str], kept: Collection[str]) -> Any:
     copy = _copied(module)
     partitioner = CapabilityBasedPartitioner(copy, _Support(reasons), allows_single_node_partition=True)
     parts = [p for p in partitioner.propose_partitions() if any(operation(n) not in MOVES for n in p.nodes)]
     fused = partitioner.fuse_partitions(parts, prefix="autotune_")
+    called = {n.target: n.args for n in fused.graph.nodes if n.op == "call_module"}
     for n, (name, part) in enumerate([*fused.named_children()]):
         if name.startswith("autotune_"):
-            fused.set_submodule(name, _kernel(part, options, f"{title}, kernel {n}"))
+            constants = [place for place, node in enumerate(called[name]) if node.name in kept]
+            fused.set_submodule(name, _kernel(part, options, f"{title}, kernel {n}", constants))
     fused.recompile()
     return fused
 
@@ -198,7 +203,7 @@ def _copied(module: Any) -> Any:
     return torch.fx.GraphModule(module, graph)
 
 
-def _kernel(part: Any, options: Options, title: str) -> KernelCall:
+def _kernel(part: Any, options: Options, title: str, constants: Collection[int]) -> KernelCall:
     nodes = list(part.graph.nodes)
     inputs = [Layout.of(n.meta["val"]) for n in nodes if n.op == "placeholder"]
     if not inputs:
@@ -214,8 +219,9 @@ def _kernel(part: Any, options: Options, title: str) -> KernelCall:
             replace(buffer, strides=array_kind(specs[source[1]], title).strides(buffer.name))
             for buffer, source in zip(traced.program.inputs, traced.arguments)
         ]
+        names = [b.name for b, source in zip(buffers, traced.arguments) if source[1] in constants]
         program = replace(traced.program, inputs=tuple(buffers))
-        prepared = session().prepare(program, options, Said(title, _said(traced.operations)))
+        prepared = session().prepare(program, options, Said(title, _said(traced.operations)), names)
     except RefusedNode:
         raise
     except AutotuneError as error:
@@ -242,12 +248,17 @@ def _said(operations: Mapping[str, Sequence[tuple[int, str]]]) -> dict[str, list
     return found
 
 
-def _warn(module: Any, reasons: Mapping[str, str], title: str) -> None:
+def is_parameter(value: Any) -> bool:
+    """Whether an input is expected to stay what it is from call to call."""
+    return isinstance(value, torch.nn.Parameter)
+
+
+def told(graph: Graph) -> None:
     """Name what torch computes, but for what only moves elements."""
     found: Counter[str] = Counter()
-    for node in module.graph.nodes:
+    for node in graph.module.graph.nodes:
         if node.op == "call_function" and (name := operation(node)) not in MOVES:
-            found[f"{name} ({reasons.get(node.name) or 'beside kernels'})"] += 1
+            found[f"{name} ({graph.reasons.get(node.name) or 'beside kernels'})"] += 1
     if found:
         each = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in sorted(found.items()))
-        warnings.warn(f"autotune: in the {title}, torch runs {each}", FallbackWarning, stacklevel=2)
+        warnings.warn(f"autotune: in the {graph.title}, torch runs {each}", FallbackWarning, stacklevel=2)

@@ -6,6 +6,7 @@ Knows FX graphs, fake tensors and symbolic numbers. Must not know operations or 
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from .graphs import FallbackWarning, Graph
 
+_ALIVE: weakref.WeakSet[Specialised] = weakref.WeakSet()
 LIMIT = 64  # static graphs of one symbolic graph; what a call needs beyond them is computed by torch
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
@@ -44,6 +46,7 @@ class Specialised:
         self._module, self._compiler, self._title = module, compiler, title
         self._made: dict[Any, Graph] = {}
         self._torchs: Graph | None = None
+        _ALIVE.add(self)
 
     def __call__(self, args: list[Any]) -> Any:
         key = tuple(
@@ -52,10 +55,18 @@ class Specialised:
         )
         graph = self._made.get(key)
         if graph is None:
-            graph = self._made[key] = self._make(args) if len(self._made) < LIMIT else self._by_torch(
-                f"it was called with more than {LIMIT} sets of sizes"
-            )  # fmt: skip
+            if len(self._made) >= LIMIT:  # not remembered: there may be any number of these
+                return self._by_torch(f"it was called with more than {LIMIT} sets of sizes")(args)
+            graph = self._made[key] = self._make(args)
         return graph(args)
+
+    def __str__(self) -> str:
+        """What was made of it so far, and for which inputs that are not the same in all of its calls."""
+        rows = [[str(part[2]) if len(part) == 4 else str(part[1]) for part in key] for key in self._made]
+        varying = [n for n in range(len(rows[0])) if len({row[n] for row in rows}) > 1] if rows else []
+        sets = "; ".join(" ".join(row[n] for n in varying) for row in rows) if varying else "always the same"
+        by = ", the rest by torch" if self._torchs is not None else ""
+        return f"{self._title}: {len(rows)} of at most {LIMIT} sets of sizes compiled{by}: {sets}"
 
     def _make(self, args: Sequence[Any]) -> Graph:
         try:
@@ -66,8 +77,14 @@ class Specialised:
     def _by_torch(self, reason: str) -> Graph:
         if self._torchs is None:
             warnings.warn(f"autotune: torch runs the {self._title}: {reason}", FallbackWarning, stacklevel=3)
-            self._torchs = Graph(self._module, {n.name: reason for n in self._module.graph.nodes})
+            self._torchs = Graph(self._module, {n.name: reason for n in self._module.graph.nodes}, self._title)
         return self._torchs
+
+
+def sizes() -> list[str]:
+    """A line for each graph with symbolic sizes in this process: how many sets of sizes it was compiled for, and
+    which."""
+    return sorted(map(str, _ALIVE))
 
 
 def _static(module: Any, args: Sequence[Any]) -> Any:
