@@ -240,12 +240,11 @@ def ceilings(b: Bench) -> Iterator[dict[str, Any]]:
 
 def shortlist(b: Bench) -> Iterator[dict[str, Any]]:
     """The model's best candidates and others, measured; how well their order is predicted; torch beside the best."""
-    shapes, first = SMALL if b.o.quick else SHAPES, time.monotonic()
-    whole = b.end
+    shapes, whole = SMALL if b.o.quick else SHAPES, b.end
     for n, words in enumerate(shapes):
-        if time.monotonic() > whole:
+        if (now := time.monotonic()) > whole:
             return
-        b.end = first + (whole - first) * (n + 1) / len(shapes)
+        b.end = now + (whole - now) / (len(shapes) - n)  # what others took longer for is shared by those that follow
         kernels = b.kernels(words)
         total, predicted, row = 0.0, list[float](), dict[str, Any](case=words, right=True, kernels=[])
         for program in kernels:
@@ -395,6 +394,9 @@ def show(told: dict[str, Any]) -> None:
     table = Table("case", "best", "GFLOP/s", "GB/s", "of ceiling", "first pick", "Spearman", "torch", "torch.compile")
     for row in told["shortlist"]["rows"]:
         known = row["peers"]
+        if not row["seconds"] > 0:
+            table.add_row(row["case"], "-", *["no time"] * 7)
+            continue
         peers = [f"{known[p] / row['seconds']:.2f}x" if p in known else "-" for p in ("torch", "torch.compile")]
         table.add_row(
             row["case"], duration(row["seconds"]), f"{row['flops'] / 1e9:.0f}", f"{row['bytes'] / 1e9:.0f}",
