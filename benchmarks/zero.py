@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autotune.devices.records import median
 from autotune.search import regret
 from autotune.session import LIMIT
 
 HERE = Path(__file__).resolve().parent / "results" / "zero.json"
-SECONDS, ROUNDS = 3.0, 21
+SECONDS, LAYOUTS, ROUNDS = 3.0, 5, 5  # of tuning; how often arrays are laid out anew, and rounds in each layout
 CASES = (
     *(f"gemm m={m} n={n} k={k}" for m, n, k in (
         (96, 96, 96), (256, 256, 256), (384, 384, 384), (512, 512, 512), (768, 768, 768), (1000, 1000, 64),
@@ -114,15 +115,17 @@ def _distance(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def _paired(shop: Any, worker: Any, kernel: Any, schedules: Mapping[str, Any]) -> dict[str, float]:
-    """Medians of rounds in turn; equal schedules are timed once. What cannot be built for this kernel has none."""
+    """Medians of rounds in turn, in several layouts of the arrays; equal schedules are timed once. What cannot be built
+    for this kernel has none."""
     places = {s.digest: s for s in schedules.values()}
     built = dict(zip(places, worker.build([(kernel.canonical, s.to_json()) for s in places.values()])))
     handles = {digest: r.handle for digest, r in built.items() if r.ok}
-    policy = replace(shop.policy, race=1e9)
-    times = dict(zip(handles, worker.time([*handles.values()], policy, ROUNDS)))
+    policy, samples = replace(shop.policy, race=1e9, moved=True), {digest: list[float]() for digest in handles}
+    for _ in range(LAYOUTS):
+        for digest, row in zip(handles, worker.time([*handles.values()], policy, ROUNDS)):
+            samples[digest] += row.samples
     worker.drop([*handles.values()])
-    done = {digest: m.seconds for digest, m in times.items() if m.samples}
-    return {name: done[s.digest] for name, s in schedules.items() if s.digest in done}
+    return {name: median(samples[s.digest]) for name, s in schedules.items() if samples.get(s.digest)}
 
 
 def picks(document: Mapping[str, Any]) -> list[tuple[str, str, float]]:

@@ -8,8 +8,10 @@ keep several streams of memory going and hide the latency of the accumulators.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
@@ -18,6 +20,8 @@ from .facts import Facts, Stage
 from .machine import PAGE, Machine
 from .panel import MAX_STATEMENTS
 from .sketch import Point, Priced, broken, grid, select, vectorized
+
+CROWDED = 1.25  # how much slower a step is whose lines push each other out of the first cache
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,14 @@ class LanesSketch:
     def _bytes(self, axis: str) -> int:
         return sum(a.buffer.bytes for a in self.stage.loads if a.uses(axis))
 
-    @property
-    def _apart(self) -> int:
-        """Bytes between rows."""
-        steps = [a.strides[self.u] * a.buffer.dtype.bytes for a in self.stage.reads if self.u and a.uses(self.u)]
-        return max(steps, default=1)
+    def _crowd(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+        """How many lines the streams of a step want in one set of the first cache: those a multiple of a page apart are
+        all in one."""
+        crowd = np.ones(len(rows))
+        for axis, several in ((self.u, rows), (self.w, columns)):
+            steps = [a.strides[axis] * a.buffer.dtype.bytes for a in self.stage.reads if axis and a.uses(axis)]
+            crowd = crowd + (several * any(step % PAGE == 0 for step in steps))
+        return crowd - (self.w is not None)
 
     def _loads(self, axis: str | None) -> int:
         return sum(a.uses(axis) for a in self.stage.reads) if axis else 0
@@ -102,9 +109,8 @@ class LanesSketch:
         home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
         flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1.0
-        # Rows a multiple of a page apart are in one set of the first cache, which holds no more of them than its ways.
-        flow = flow * np.where((mr >= mach.l1_ways) & (self._apart % PAGE == 0), 0.8, 1.0)
-        memory = bytes_in * mach.byte(home) / flow
+        crowded = np.where(self._crowd(mr, nr) > mach.l1_ways, CROWDED, 1.0)
+        compute, memory = compute * crowded, bytes_in * mach.byte(home) / flow * crowded
         share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0
         busy = (compute + tail) * share
         memory = memory * max(share, 1.0 / mach.streams) + 0.0 * mr
