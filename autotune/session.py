@@ -53,7 +53,7 @@ class Session:
         self, program: TensorProgram, options: Options, said: Said | None = None, constants: Collection[str] = ()
     ) -> Prepared:  # fmt: skip
         """Make a program ready to run under these options; measures only if `tune` says so. `said`: for people.
-        `constants`: inputs of which the caller keeps panels between calls, where kernels want them (`Prepared.panels`).
+        `constants`: inputs of which the caller keeps panels between calls, where kernels want them (`Prepared.code`).
         """
         return Prepared(self, program, options, said or Said(), constants)
 
@@ -237,7 +237,7 @@ class Prepared:
 
     def launched(self) -> list[float]:
         """Seconds of each kernel in the last call of a watched program; said and drawn where debugging asks for it.
-        None where the code has just been exchanged for what was not called yet."""
+        Nothing where the code has just been exchanged for what was not called yet."""
         from .codegen.chain import TIMES
         from .report import launched
 

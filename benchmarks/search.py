@@ -88,9 +88,11 @@ def blind(ranking: Ranking, seed: int) -> Ranking:
 
 
 def _anywhere(space: Space, seed: int) -> Candidate:
-    rows = sorted(row for row in space.seconds if row[0] >= 0 and not space.why(row))
-    row = rows[int(np.random.default_rng(seed + 1000).integers(len(rows)))]
-    return space.whole.candidate(*row, "random")
+    """A point with a time, of those that a search may pick."""
+    rows = [(n, at) for n, p in enumerate(space.ranking.priced) for at in range(len(p.seconds))]
+    order = np.random.default_rng(seed + 1000).permutation(len(rows))
+    drawn = (space.ranking.candidate(rows[k][0], rows[k][1], "random") for k in order)
+    return next(c for c in drawn if (r := space.of(c)) is not None and r.status is Status.OK)
 
 
 # ---- the model ----

@@ -145,8 +145,7 @@ class ChainSketch:
         for s in self.contractions:
             k, v, wide = s.reduce_axes[0], s.axes[-1], self.wide(s)
             times = np.ceil(s.extents[self.at] / block)
-            step = wide.strides[k] * wide.buffer.dtype.bytes
-            if wide.contiguous(v) and step % PAGE == 0 and s.extents[k] * PAGE > mach.l2:
+            if wide.contiguous(v) and mach.aliased(wide.apart(k)) and s.extents[k] * PAGE > mach.l2:
                 times = np.ceil(s.extents[self.at] / mr)
             total = total + wide.buffer.bytes * (times - 1)
         return total

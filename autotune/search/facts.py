@@ -40,6 +40,10 @@ class Access:
     def uses(self, axis: str) -> bool:
         return axis in self.strides
 
+    def apart(self, axis: str) -> int:
+        """Bytes that one step of an axis moves; 0 where it moves nothing."""
+        return self.strides.get(axis, 0) * self.buffer.dtype.bytes
+
     def panel_dim(self, axis: str) -> int | None:
         """The dimension whose index is this axis alone (plus a constant), where there is one."""
         return self.dims.get(axis)

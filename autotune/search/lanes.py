@@ -17,7 +17,7 @@ from ..devices.spec import DeviceSpec
 from ..ir.schedule import Schedule
 from ..ir.steps import ComputeAt, Parallel, RegisterTile, Reorder, Split, Step, Unroll
 from .facts import Facts, Stage
-from .machine import PAGE, Machine
+from .machine import Machine
 from .panel import MAX_STATEMENTS
 from .sketch import Point, Priced, broken, grid, select, vectorized
 
@@ -53,14 +53,12 @@ class LanesSketch:
     def _bytes(self, axis: str) -> int:
         return sum(a.buffer.bytes for a in self.stage.loads if a.uses(axis))
 
-    def _crowd(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
-        """How many lines the streams of a step want in one set of the first cache: those a multiple of a page apart are
-        all in one."""
-        crowd = np.ones(len(rows))
-        for axis, several in ((self.u, rows), (self.w, columns)):
-            steps = [a.strides[axis] * a.buffer.dtype.bytes for a in self.stage.reads if axis and a.uses(axis)]
-            crowd = crowd + (several * any(step % PAGE == 0 for step in steps))
-        return crowd - (self.w is not None)
+    def _crowd(self, mach: Machine, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+        """How many lines the streams of a step want in one set of the first cache."""
+        def streams(axis: str | None, several: NDArray[Any]) -> Any:
+            return several * any(mach.aliased(a.apart(axis)) for a in self.stage.reads) if axis else 1
+
+        return np.asarray(streams(self.u, rows) + streams(self.w, columns))
 
     def _loads(self, axis: str | None) -> int:
         return sum(a.uses(axis) for a in self.stage.reads) if axis else 0
@@ -109,7 +107,7 @@ class LanesSketch:
         home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
         flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1.0
-        crowded = np.where(self._crowd(mr, nr) > mach.l1_ways, CROWDED, 1.0)
+        crowded = np.where(self._crowd(mach, mr, nr) > mach.l1_ways, CROWDED, 1.0)
         compute, memory = compute * crowded, bytes_in * mach.byte(home) / flow * crowded
         share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0
         busy = (compute + tail) * share

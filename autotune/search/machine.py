@@ -38,6 +38,10 @@ class Machine:
     def fma_latency(self) -> float:
         return self.spec.fma_latency
 
+    def aliased(self, apart: int) -> bool:
+        """Whether lines so many bytes apart are all in one set of a first cache."""
+        return apart != 0 and apart % PAGE == 0
+
     def latency(self, chain: Column | float) -> Column:
         """Cycles that a step waits for the one before it, in a chain of so many instructions: the processor has
         begun what comes after a short one."""

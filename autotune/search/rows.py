@@ -30,7 +30,7 @@ from ..ir.steps import (
     Unroll,
 )
 from .facts import UNKNOWN, Access, Facts, Stage
-from .machine import PAGE, Machine
+from .machine import Machine
 from .maps import cuts
 from .sketch import Point, Priced, grid, select, vectorized
 
@@ -109,9 +109,8 @@ class RowsSketch:
             inner = s.compute.points / max(_product(s, self.rows), 1)
             v = self.rows[-1] if self.across else self.vector_axis(s) or ""
             cut = bool(cuts(s, s.axes))
-            loads: Any = s.load_slots(v, self.lanes, cut) + (not s.is_reduction)
-            if s is self.last:
-                loads = loads - len(self.shared) * (1 - 1 / columns["block"])
+            once = len(self.shared) * (1 - 1 / columns["block"]) if s is self.last else 0.0
+            loads = s.load_slots(v, self.lanes, cut) + (not s.is_reduction) - once
             work = ((1 if cut else s.light) + 14 * s.heavy) / mach.fma_per_cycle
             least = np.maximum(work, loads / mach.loads_per_cycle)
             chain = 1e9 if self.across else inner / self.lanes * (s.light + 14 * s.heavy)
@@ -152,9 +151,8 @@ class RowsSketch:
     def _crowded(self, block: NDArray[Any], mach: Machine) -> NDArray[Any]:
         """Whether lines that a block of rows is at are more than a set of the first cache holds: rows a multiple of a
         page apart are all in one set."""
-        moving = [a for a in (*self.last.loads, self.last.store) if a.uses(self.rows[-1]) and len(a.strides) > 1]
-        apart = [a.strides[self.rows[-1]] * a.buffer.dtype.bytes for a in moving]
-        crowd = sum(step % PAGE == 0 for step in apart)
+        moving = [a for a in (*self.last.loads, self.last.store) if len(a.strides) > 1]
+        crowd = sum(mach.aliased(a.apart(self.rows[-1])) for a in moving)
         return np.asarray(block * crowd + len(self.shared) > mach.l1_ways)
 
     @cached_property
