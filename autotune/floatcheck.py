@@ -29,6 +29,7 @@ Rows = Mapping[str, tuple[int, Array]]  # a buffer evaluated in part: the dimens
 QUICK = ("random", "integers")
 THOROUGH = (*QUICK, "position", "magnitudes", "zeros", "special", "positive", "negative")
 SECONDS = 0.05  # of evaluation a case, about; programs that cost more are compared on a sample of rows
+FEW = 8  # rows at least, of as many as there are
 LARGE = 32 << 20  # bytes of inputs above which the quick check is of one case: making them takes longer than the kernel
 CHUNK = 1 << 20  # points of a domain evaluated at once
 BLOCK = 262139  # random elements drawn; longer inputs repeat them (a prime, so that rows differ)
@@ -183,32 +184,48 @@ def _cost(c: Compute) -> float:
     return c.points * 1e-8 * (1 + work)
 
 
+def _wanted(program: TensorProgram, dim: int) -> dict[str, int | None]:
+    """The dimension of each buffer along which a part of it is enough where outputs are compared along `dim`, or their
+    longest one where they have no such dimension; None: all of it is read."""
+    wanted: dict[str, int | None] = {}
+    for c in reversed(program.computes):
+        if c.name in program.outputs and c.name not in wanted and c.axes:
+            wanted[c.name] = dim if 0 <= dim < len(c.axes) else max(range(len(c.axes)), key=lambda d: c.shape[d])
+        mine = wanted.setdefault(c.name, None)
+        axis = None if mine is None else c.axes[mine].name
+        for ld in loads(c.body):
+            at = [d for d, a in enumerate(ld.index) if axis is not None and axis in a.names()]
+            its = at[0] if len(at) == 1 and ld.index[at[0]].single() == axis else None
+            wanted[ld.buffer] = its if wanted.get(ld.buffer, its) == its else None
+    return wanted
+
+
 def _sampled_rows(program: TensorProgram, seconds: float, seed: int) -> dict[str, tuple[int, Array]]:
     """For each computed buffer that is evaluated in part only: the dimension, and the coordinates along it.
 
     The first and last are among them. A producer is cut down where its readers' rows are all that is read of it.
     """
-    share = seconds / max(sum(map(_cost, program.computes)), 1e-12)
+    costs = {c.name: _cost(c) for c in program.computes}
+    share = seconds / max(sum(costs.values()), 1e-12)
     if share >= 1:
         return {}
-    wanted: dict[str, int | None] = {}  # buffer -> dimension; None: all of it
-    for c in reversed(program.computes):
-        if c.name in program.outputs and c.name not in wanted and c.axes:
-            wanted[c.name] = max(range(len(c.axes)), key=lambda d: c.shape[d])
-        dim = wanted.setdefault(c.name, None)
-        axis = None if dim is None else c.axes[dim].name
-        for ld in loads(c.body):
-            at = [d for d, a in enumerate(ld.index) if axis is not None and axis in a.names()]
-            mine = at[0] if len(at) == 1 and ld.index[at[0]].single() == axis else None
-            wanted[ld.buffer] = mine if wanted.get(ld.buffer, mine) == mine else None
+    ranks = range(-1, max(len(program.compute(name).axes) for name in program.outputs))
+    choices = [_wanted(program, dim) for dim in ranks]  # the longest dimension unless another one cuts down more
+
+    def left(wanted: Mapping[str, int | None]) -> float:
+        """What is left of the cost."""
+        cut = {c.name: d is not None and c.shape[d] > FEW for c in program.computes for d in [wanted[c.name]]}
+        return sum(cost * (share if cut[name] else 1.0) for name, cost in costs.items())
+
+    wanted = min(choices, key=left)
     rng, out = np.random.default_rng(seed), {}
     rows: dict[int, Array] = {}
     for c in program.computes:
         dim = wanted[c.name]
-        if dim is None or (extent := c.shape[dim]) <= 8:
+        if dim is None or (extent := c.shape[dim]) <= FEW:
             continue
         if extent not in rows:
-            count = min(extent, max(8, int(extent * share)))
+            count = min(extent, max(FEW, int(extent * share)))
             picked = rng.integers(0, extent, count)  # (choice without replacement would permute the whole extent)
             rows[extent] = distinct(np.concatenate([picked, [0, 1, extent - 2, extent - 1]]))
         out[c.name] = (dim, rows[extent])

@@ -17,13 +17,16 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from .ahead import Ahead
+from .devices.cpu import default_threads
 from .devices.measure import Run, Sentinel, time_interleaved, timed
 from .devices.records import BuildReport, Policy, Status
 from .devices.spec import DeviceSpec
@@ -65,27 +68,26 @@ class Backend(Protocol):
     def sentinel(self) -> Run: ...
 
 
-class Native:
-    """The project's own compiler."""
+@runtime_checkable
+class Compiler(Backend, Protocol):
+    """A backend whose builds are bytes first, which another process may make."""
 
-    def __init__(self, spec: DeviceSpec) -> None:
-        from .codegen import build, jit, runtime
+    def compile(self, program: TensorProgram, schedule: Any, threads: int) -> bytes: ...
+
+    def load(self, binary: bytes) -> Built: ...
+
+
+class _Host:
+    """What both backends need of the CPU: `host` is what the sentinel runs on."""
+
+    def __init__(self, spec: DeviceSpec, host: DeviceSpec) -> None:
+        from .codegen import jit, runtime
         from .ir.schedule import from_json
 
-        self.spec, self.symbols = spec, runtime.runtime().symbols
-        self.host = spec  # what the sentinel runs on
-        self._parse, self._build, self._jit = from_json, build.build, jit
+        self.spec, self.host, self.symbols = spec, host, runtime.runtime().symbols
+        self._parse, self._jit = from_json, jit
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
         self._native: Callable[[int, int, int, int, int], object] = prototype(self.symbols["at_repeat"])
-        self.repeat: Callable[[int, int, int, int, int], object] = self._native
-
-    def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
-        kernel = self._build(program, self._parse(schedule), self.spec, threads)
-        loaded = self._jit.load(kernel.binary, kernel.symbol, self.symbols)
-        return Built(loaded.address, len(kernel.binary), loaded)
-
-    def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
-        return timed(lambda n: self.repeat(built.address, data, params, threads, n))
 
     def sentinel(self) -> Run:
         from .codegen import probes
@@ -102,23 +104,44 @@ class Native:
         return timed(call)
 
 
-class Offload(Native):
+class Native(_Host):
+    """The project's own compiler."""
+
+    def __init__(self, spec: DeviceSpec) -> None:
+        super().__init__(spec, spec)
+        self.repeat: Callable[[int, int, int, int, int], object] = self._native
+
+    def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
+        return self.load(self.compile(program, schedule, threads))
+
+    def compile(self, program: TensorProgram, schedule: Any, threads: int) -> bytes:
+        from .codegen.build import build
+
+        return build(program, self._parse(schedule), self.spec, threads).binary
+
+    def load(self, binary: bytes) -> Built:
+        loaded = self._jit.load(binary, "kernel", self.symbols)
+        return Built(loaded.address, len(binary), loaded)
+
+    def timer(self, built: Built, data: int, params: int, threads: int) -> Run:
+        return timed(lambda n: self.repeat(built.address, data, params, threads, n))
+
+
+class Offload(_Host):
     """A device with a driver of its own: texts that it compiles, called by addresses like machine code."""
 
     def __init__(self, spec: DeviceSpec) -> None:
         from .devices import device
 
-        super().__init__(spec)
-        self.host = device("cpu")
+        super().__init__(spec, device("cpu"))
         self._runners: WeakValueDictionary[int, Runner] = WeakValueDictionary()
-        self.repeat = self._run
 
     def build(self, program: TensorProgram, schedule: Any, threads: int) -> Built:
         _, runner = offload(program, self._parse(schedule), self.spec)
         self._runners[runner.address] = runner
         return Built(runner.address, 0, runner)
 
-    def _run(self, entry: int, data: int, params: int, threads: int, n: int) -> None:
+    def repeat(self, entry: int, data: int, params: int, threads: int, n: int) -> None:
         with _fatal():
             for _ in range(n):
                 self._runners[entry](data, params)
@@ -267,6 +290,33 @@ class Worker:
         self.cases: OrderedDict[str, tuple[TensorProgram, Arrays, Checker]] = OrderedDict()
         self._sentinel: Sentinel | None = None
         self._flush: Array | None = None
+        self._ahead: Ahead | None = None
+        self._coming: dict[tuple[str, str, int], int] = {}  # places in what is being compiled ahead
+
+    def ahead(self, candidates: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """Begin to compile candidates, as (program, schedule, threads), that are to be built next, in that order."""
+        compiler = self.backend
+        if isinstance(compiler, Compiler) and default_threads() > 1 and hasattr(os, "fork"):
+            self._rest()
+            with suppress(OSError):
+                if self._ahead is None or not self._ahead.child:
+                    self._ahead = Ahead(partial(_compiled, compiler))
+                self._ahead.begin(candidates)
+                self._coming = {(p, s, n): i for i, (p, s, n) in enumerate(candidates)}
+        return {}
+
+    def _rest(self) -> None:
+        """Nobody compiles beside this process from now on."""
+        self._coming = {}
+        if self._ahead is not None:
+            self._ahead.rest()
+
+    def _built(self, program: str, schedule: str, threads: int) -> Built:
+        place = self._coming.get((program, schedule, threads))
+        made = self._ahead.take(place) if self._ahead is not None and place is not None else None
+        if made is not None and isinstance(self.backend, Compiler):
+            return self.backend.load(made)
+        return self.backend.build(self.case(program)[0], json.loads(schedule), threads)
 
     def case(self, text: str) -> tuple[TensorProgram, Arrays, Checker]:
         if text not in self.cases:
@@ -284,7 +334,7 @@ class Worker:
         start, seconds = time.perf_counter(), 0.0
         try:
             self.note("compile", handle)
-            built = self.backend.build(self.case(program)[0], json.loads(schedule), threads)
+            built = self._built(program, schedule, threads)
             seconds = time.perf_counter() - start
             report = BuildReport(handle=handle, code_bytes=built.code_bytes)
             if problem := self._check(handle, program, built, threads, check):
@@ -323,6 +373,7 @@ class Worker:
         if missing := [h for h in handles if h not in self.kernels]:
             return {"missing": missing}
         deadline, how = time.monotonic() + seconds, Policy(**policy)
+        self._rest()
         for text in {self.kernels[h][0] for h in handles} if how.moved else ():
             program, _, checker = self.case(text)
             if program.bytes <= MOVABLE:  # the old ones are let go of afterwards, so that these lie elsewhere
@@ -351,6 +402,10 @@ class Worker:
         for handle in handles:
             self.kernels.pop(handle, None)
         return {}
+
+
+def _compiled(compiler: Compiler, program: str, schedule: str, threads: int) -> bytes:
+    return compiler.compile(from_json(json.loads(program)), json.loads(schedule), threads)
 
 
 def _failure(error: Exception) -> BuildReport:
@@ -386,7 +441,7 @@ def serve(make: Callable[[DeviceSpec], Backend], notes: int) -> None:
         if worker is None:
             worker = Worker(make(DeviceSpec.from_json(job["spec"])), note)
         else:
-            reply = getattr(worker, {"build": "build", "time": "time", "drop": "drop"}[kind])(**job)
+            reply = getattr(worker, {name: name for name in ("ahead", "build", "time", "drop")}[kind])(**job)
         note("idle", 0)
         replies.write(frame(reply))
         replies.flush()

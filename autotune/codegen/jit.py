@@ -1,7 +1,7 @@
 """LLVM text to object bytes, and object bytes to an address that can be called.
 
 Knows LLVM (through llvmlite) and nothing else: no nest, no kernel ABI, no cache. The text that comes in must be clean,
-for no middle-end pass runs except `sroa`. `-disable-lsr` is an option of the whole process, set at first use.
+for no middle-end pass runs except `sroa`. OPTIONS are options of the whole process, set at first use.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ import llvmlite.binding as llvm
 
 from ..ir.errors import BuildError
 
+# No rewriting of induction variables: addresses are as the text has them. Of more than 32 memory instructions in a row
+# the schedulers forget the oldest: what they know of each pair takes half of all time for 30 KB of unrolled code, and
+# the code is as fast without it.
+OPTIONS = ("-disable-lsr", "-dag-maps-huge-region=32")
 _serial = itertools.count()
 _GENERATION = 64  # LLVM's linker keeps about 10 KB for each library ever loaded: start a new one from time to time
 _LIBC = ("memcpy", "memmove", "memset", "fmodf", "fmod")  # what LLVM's code generator may call by itself
@@ -116,7 +120,8 @@ def _initialize(foreign: bool = False) -> None:
     llvm.initialize_native_asmprinter()
     # The option parser ends the process when an option is given twice: the mark outlives a reload of this module.
     if not getattr(llvm.set_option, "autotune", False):
-        llvm.set_option("autotune", "-disable-lsr")
+        for option in OPTIONS:
+            llvm.set_option("autotune", option)
         llvm.set_option.autotune = True
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -193,16 +194,25 @@ class WorkerClient:
         client's: {"launch": 0.5} gives up on kernels that take longer for one call.
         """
         end, out, texts = float("inf") if deadline is None else deadline, [], dict[int, str]()
+        rows = list[_Candidate]()
+        for program, schedule in candidates:
+            if id(program) not in texts:
+                texts[id(program)] = sys.intern(json.dumps(program, separators=(",", ":")))
+            rows.append(_Candidate(texts[id(program)], json.dumps(schedule, sort_keys=True), threads or self.threads))
         with self._mutex:
-            for program, schedule in candidates:
-                if id(program) not in texts:
-                    texts[id(program)] = sys.intern(json.dumps(program, separators=(",", ":")))
-                c = _Candidate(texts[id(program)], json.dumps(schedule, sort_keys=True), threads or self.threads)
+            self._announce([c for c in rows if c not in self._bad], end)
+            for c in rows:
                 if c not in self._bad and time.monotonic() >= end:
                     out.append(BuildReport(Status.INTERRUPTED, reason="deadline", message="the time was up"))
                 else:
                     out.append(self._bad.get(c) or self._build(next(self._handles), c, end, check, limits or {}))
         return out
+
+    def _announce(self, coming: Sequence[_Candidate], end: float) -> None:
+        """Tell the worker what it is to build, so that it compiles some of it ahead."""
+        if len(coming) > 1 and time.monotonic() < end:
+            with suppress(_Lost):  # what ended it is found again, by the candidate that does it
+                self._ask({"job": "ahead", "candidates": [(c.program, c.schedule, c.threads) for c in coming]}, end)
 
     def _build(
         self, handle: int, c: _Candidate, end: float, check: str = "none", limits: Mapping[str, float] = _NONE

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.spec import DeviceSpec
 from ..ir.dtypes import DType
@@ -99,6 +101,11 @@ class Machine:
     def byte(self, level: str, kind: str = "read") -> float:
         """Seconds a byte, for one thread."""
         return 1.0 / self.spec.bytes_per_second(level, kind, 1)
+
+    def bypass(self, moved: float, past: NDArray[Any]) -> Column:
+        """What writing costs where it goes `past` the caches (1), over writing through them (0). Other cores' data live
+        in the last cache, too: what moves more than a third of it had better not be written there."""
+        return np.asarray(np.where(past == 1, 0.5 if moved > self.l3 / 3 else 1.0, 1.0))
 
     @cached_property
     def streams(self) -> float:

@@ -153,8 +153,7 @@ class MapSketch:
         if self.turned:
             near = columns["bi"] * columns["bj"] * s.dtype.bytes * 2 < mach.l2 / 2
             compute = compute * np.where(near, 1.0, 1.3) * np.where(columns["bi"] * columns["bj"] < 4096, 1.1, 1.0)
-        bypass = np.where(nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0)
-        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * bypass
+        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * mach.bypass(moved, nt)
         if self.moved:  # reads that jump are not fetched ahead; writes that jump matter less past the caches
             memory = memory * np.where(columns["order"] == 0, 1.8, np.where(nt == 1, 1.0, 1.5))
         share = 1.0 / self.threads if s.compute.points > 4096 * self.threads else 1.0

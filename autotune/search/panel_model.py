@@ -161,7 +161,7 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
         work = rows * vectors * both + vectors * wide + rows * tall
         ports = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0) + rows * max(s.tall_loads, 1)
         # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
-        cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.08 * ports
+        cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.04 * ports
         # A panel that the first cache does not hold comes from the second again for the next rows.
         cycles = np.maximum(cycles, np.where(s.kc * s.nr * s.size > mach.l1, mach.refill(vectors, s.lanes), 0.0))
         chain = s.kc * (s.depth / s.k) * (work + ports)
@@ -183,7 +183,7 @@ def _conflicts(mach: Machine, s: _Shape) -> Column:
     factor *= np.where((s.tall == 0) & (s.stride >= 2048) & (s.m * s.depth * s.size > mach.l2), 1.02, 1.0)
     # Rows of the tall operand that come from the second cache are as many streams as the tile is high.
     far = (s.tall != 2) & (s.mr * s.kc * s.size > mach.l1 / 2) & (s.m * s.n > 4096)
-    factor *= np.where(far, 1 + 0.01 * s.mr, 1.0)
+    factor *= np.where(far, 1 + 0.004 * s.mr, 1.0)
     # The wide operand is read again for the next rows, as it lies: few registers are few rows, and many readings.
     again = np.where(s.wide == 0, 1 - 1 / np.ceil(s.m / s.mr), 0.0)
     for slower, where in (

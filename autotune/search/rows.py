@@ -89,7 +89,7 @@ class RowsSketch:
         several = tuple(x for x in (1, 2, 4, 8) if x == 1 or x * self.lanes <= longest)
         big = sum(b.bytes for b in self.facts.program.buffers if b.scope == "output") > mach.l2
         columns = grid(
-            red=several, map=several[:3], nt=(0, 1) if big else (0,),
+            red=several, map=several[:3], nt=(0, 1) if big and self._whole else (0,),
             wide=(1, 2) if longest >= 2 * self.lanes else (1,),
             block=(1, 2, 4) if self.shared else (1,), ahead=(0, 1) if self.streamed else (0,),
             lines=(1, 2, 4, 7, 8) if any(map(self.slides, self.facts.stages)) else (1,),
@@ -136,9 +136,7 @@ class RowsSketch:
         moved = float(self.facts.program.bytes)
         home = mach.level(moved)
         written = float(sum(b.bytes for b in self.facts.program.buffers if b.scope == "output"))
-        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * np.where(
-            nt == 1, 0.5 if home == "DRAM" else 1.5, 1.0
-        )
+        memory = (moved - written) * mach.byte(home) + written * mach.byte(home, "write") * mach.bypass(moved, nt)
         share = 1.0 / min(self.threads, max(1, _product(self.last, self.rows)))
         compute = compute * np.where(self._crowded(columns["block"], mach), CROWDED, 1.0)
         compute = compute * np.where(columns["wide"] == 2, TWICE, 1.0)
@@ -147,6 +145,13 @@ class RowsSketch:
         apart = np.where((columns["ahead"] == 1) & (home == "DRAM"), 0.1, 0.25)
         seconds = np.maximum(busy, memory) + apart * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every row of results begins at a line. A line that is written past the caches in two parts, with
+        another row's reading between them, is read and merged by the memory: 250 ns a row."""
+        moving = (self.last.store.apart(a) for a in self.last.axes if not self.last.store.contiguous(a))
+        return all(apart % self.spec.line == 0 for apart in moving)
 
     def _crowded(self, block: NDArray[Any], mach: Machine) -> NDArray[Any]:
         """Whether lines that a block of rows is at are more than a set of the first cache holds: rows a multiple of a

@@ -170,33 +170,28 @@ class Tuner:
         self.strategy.tell([Told(c, seconds.get(c.schedule.digest, math.inf)) for c in candidates])
 
     def _measure(self, candidates: Sequence[Candidate], until: float, again: bool = False) -> Sequence[Candidate]:
-        """Build and time candidates that are new; the leader runs along, so that drift between batches cancels. What is
-        known of one is taken from the store, unless it is to be measured `again`. Returns those of `candidates` of
-        which now something is known."""
-        st, built = self.state, list[Candidate]()
+        """Build and time candidates that are new, beside others, so that drift between batches cancels. What the store
+        knows of one is taken from there, unless it is to be measured `again`. Returns those of `candidates` of which
+        something is known now."""
+        st, fresh = self.state, list[Candidate]()
         for d, c in {c.schedule.digest: c for c in candidates}.items():
             if d in st.candidates:
                 continue
             if d in self.known and not again:
                 self._recall(c, self.known[d])
-            elif self._room() > len(built):
-                if st.seconds and self.clock() >= until:
-                    break
-                st.candidates[d] = c
-                if self._build(c, until):
-                    built.append(c)
+            elif self._room() > len(fresh):
+                fresh.append(c)
+        built = self._build(fresh, until)
         told = [c for c in candidates if c.schedule.digest in st.candidates]
         if not built:
             return told
-        leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
-        if leader is not None and leader not in st.handles and not self._build(st.candidates[leader], until):
-            leader = None
-        digests = [c.schedule.digest for c in built] + ([leader] if leader is not None else [])
+        beside = self._beside(until)
+        digests = [c.schedule.digest for c in built] + beside
         slow = self.best != math.inf and self.best > 5 * self.policy.sample_seconds
         rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self._end(until))
-        scale = 1.0
-        if leader is not None and rows[-1].ok and rows[-1].seconds < math.inf:
-            scale = st.seconds[leader] / rows[-1].seconds
+        now = dict(zip(beside, rows[len(built) :]))
+        drift = [st.seconds[d] / row.seconds for d, row in now.items() if row.ok and row.seconds < math.inf]
+        scale = min(drift, key=lambda ratio: abs(math.log(ratio)), default=1.0)
         for c, row in zip(built, rows):
             if row.ok and row.samples:
                 st.seconds[c.schedule.digest] = row.seconds * scale
@@ -212,17 +207,31 @@ class Tuner:
         first = 0.4 + self.ranking.program.bytes * FIRST_BYTE
         return until if self.state.seconds else max(until, self.clock() + first)
 
-    def _build(self, c: Candidate, until: float) -> bool:
-        """Build a candidate; one that fails is a trial."""
-        st, digest = self.state, c.schedule.digest
-        report = self.measurer.build([(self.program, c.schedule.to_json())], self._end(until))[0]
-        if report.ok and report.handle is not None:
-            st.handles[digest] = report.handle
-            return True
-        st.rejections[report.reason or str(report.status)] += 1
-        failed = Measurement(status=report.status, message=report.message)
-        st.trials.append(Trial(c, report, failed, self._elapsed()))
-        return False
+    def _beside(self, until: float) -> list[str]:
+        """What runs along with new candidates, to tell how fast the machine is meanwhile: the leader and the default. A
+        drift is what both of them show: one alone may be what a neighbour's use of the caches does to it."""
+        st = self.state
+        leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
+        known = [d for d in dict.fromkeys((leader, self.default.schedule.digest)) if d in st.seconds]
+        return [d for d in known if d is not None and (d in st.handles or self._build([st.candidates[d]], until))]
+
+    def _build(self, candidates: Sequence[Candidate], until: float) -> list[Candidate]:
+        """Those of `candidates` that were built. One that fails is a trial; what there was no time for is none."""
+        st, built = self.state, list[Candidate]()
+        todo = [(self.program, c.schedule.to_json()) for c in candidates]
+        for c, report in zip(candidates, self.measurer.build(todo, self._end(until)) if todo else ()):
+            digest = c.schedule.digest
+            if report.reason == "deadline":
+                continue
+            st.candidates[digest] = c
+            if report.ok and report.handle is not None:
+                st.handles[digest] = report.handle
+                built.append(c)
+                continue
+            st.rejections[report.reason or str(report.status)] += 1
+            failed = Measurement(status=report.status, message=report.message)
+            st.trials.append(Trial(c, report, failed, self._elapsed()))
+        return built
 
     def _recall(self, c: Candidate, row: Measurement) -> None:
         st = self.state
@@ -254,7 +263,9 @@ class Tuner:
     def decide(self, deadline: float) -> None:
         """The run-off, within `deadline`: of as many as there is time for, of what won before and the best at least."""
         st, old = self.state, self.incumbent.schedule.digest
-        digests = [d for d in self._finalists() if d in st.handles or self._build(st.candidates[d], deadline)]
+        chosen = self._finalists()
+        self._build([st.candidates[d] for d in chosen if d not in st.handles], deadline)
+        digests = [d for d in chosen if d in st.handles]
         while len(digests) > 2 and (TOUCHES + ROUNDS) * self._round(digests) > deadline - self.clock():
             digests.remove(max((d for d in digests if d != old), key=st.seconds.__getitem__))
         if len(digests) < 2:
