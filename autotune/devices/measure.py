@@ -142,10 +142,14 @@ def _order(live: list[_Entry], turn: int) -> list[_Entry]:
 
 
 def _sample(entry: _Entry, policy: Policy, deadline: float, touch: Callable[[int], None]) -> tuple[float, bool]:
-    """Seconds a call, and whether the thread kept its CPU meanwhile (of several threads only the wall clock knows)."""
+    """Seconds a call, and whether the thread kept its CPU meanwhile (of several threads only the wall clock knows).
+
+    A call before is not counted: what ran before has left its own data in the caches, or nothing."""
     best, quiet = float("inf"), False
     for _ in range(ATTEMPTS):
         touch(entry.index)
+        if policy.warm and policy.alone and entry.repeat > 1:
+            entry.run(1)
         busy = time.thread_time()
         wall = entry.run(entry.repeat)
         busy = time.thread_time() - busy

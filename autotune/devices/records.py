@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,6 +52,11 @@ class Policy:
     @property
     def id(self) -> str:
         return f"{'warm' if self.warm else 'cold'}-{self.threads}t{'' if self.alone else '-turn'}"
+
+    def sample(self, seconds: float) -> float:
+        """What one sample takes of a kernel that takes `seconds`: its repetitions, and a call before them."""
+        repeat = max(1, math.ceil(self.sample_seconds / max(seconds, 1e-9))) if self.warm else 1
+        return seconds * (repeat + (repeat > 1 and self.alone))
 
     @staticmethod
     def in_turn(threads: int) -> Policy:

@@ -302,7 +302,7 @@ class Simulated:
         return [self._row(h, samples.get(h), h in live) for h in handles]
 
     def _sample(self, handle: int, policy: Policy) -> float:
-        return max(self._built[handle].seconds, policy.sample_seconds)
+        return policy.sample(self._built[handle].seconds)
 
     def _raced(self, live: list[int], samples: Mapping[int, Any], factor: float) -> list[int]:
         live = [h for h in live if h in samples]

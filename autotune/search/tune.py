@@ -132,7 +132,7 @@ class Tuner:
         return self._round(self._finalists())
 
     def _round(self, digests: Sequence[str]) -> float:
-        return sum(max(self.state.seconds[d], self.policy.sample_seconds) for d in digests)
+        return sum(self.policy.sample(self.state.seconds[d]) for d in digests)
 
     def begin(self, default: Candidate, incumbent: Candidate | None, until: float) -> Tuner:
         """Measure the default, and beside it the `incumbent`: the best that is known of from before."""

@@ -226,3 +226,24 @@ def test_no_lock_where_none_can_be(tmp_path: Path, capfd: pytest.CaptureFixture[
     with device_lock(tmp_path / "missing", "cpu", 0) as held:
         assert not held
     assert "without a lock" in capfd.readouterr().err
+
+
+def test_what_ran_before_has_left_its_data_in_the_caches(clock: Clock) -> None:
+    """A kernel's first call after another one takes ten times as long. Timed alone that is not counted; among kernels
+    of a program, in turn, it is what happens in each call of the program."""
+
+    def chilled(name: str) -> measure.Run:
+        plain = clock.kernel(name, 1e-4)
+
+        def run(n: int) -> float:
+            cold = clock.log[-1:] != [name]
+            return plain(n) + (plain(9) if cold else 0.0)
+
+        return run
+
+    alone = time_interleaved([chilled("a"), chilled("b")], Policy(rounds=4), 200.0)
+    assert [row.seconds for row in alone] == pytest.approx([1e-4, 1e-4])
+    turns = time_interleaved([chilled("a"), chilled("b")], Policy.in_turn(1), 200.0)
+    assert [row.seconds for row in turns] == pytest.approx([1e-3, 1e-3])
+    assert Policy().sample(1e-4) == pytest.approx(11e-4) and Policy().sample(2e-3) == 2e-3
+    assert Policy.in_turn(1).sample(1e-4) == 1e-4

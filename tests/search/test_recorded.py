@@ -139,7 +139,7 @@ def test_a_replay_costs_what_it_took() -> None:
     assert report.handle is not None
     (row,) = measurer.time([report.handle], policy)
     assert row.samples == pytest.approx([r.seconds, 1.01 * r.seconds, r.seconds, r.seconds])
-    assert measurer.clock() == pytest.approx(0.024 + r.seconds + 5 * max(r.seconds, policy.sample_seconds))
+    assert measurer.clock() == pytest.approx(0.024 + r.seconds + 5 * policy.sample(r.seconds))
     late = measurer.clock()
     assert measurer.time([report.handle], policy, deadline=late)[0].status is Status.INTERRUPTED
     assert measurer.build([(None, default.schedule.to_json())], deadline=late)[0].reason == "deadline"
