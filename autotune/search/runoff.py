@@ -20,6 +20,7 @@ EARLY = 0.4  # of the risk is for the looks before the last one
 LOOKS, ROUNDS, LEAST = 16, 5, 5  # at most; rounds before each; rounds below which nothing is claimed
 TOUCHES = 3  # samples of each candidate that warming it up takes, at each look
 TIE = 0.01  # what is nearer than this is equally fast
+GAIN, LIKELY = 0.02, 0.2  # so much faster, with a risk of at most so much, is worth a change, too
 HOPELESS = 1.1  # one whose best round is so much slower than the median of the first is out, whatever is claimed
 
 
@@ -80,7 +81,7 @@ def run_off(
     fast, or time is up. `one`: seconds of a round; `end`: by `clock`; a first look is always taken.
 
     Equally fast candidates: the one that is preferred. The `incumbent` (an index) is replaced only by what is faster
-    with CONFIDENCE.
+    with CONFIDENCE, or by GAIN and likely so.
     """
     how = replace(policy, race=1e9, moved=True)  # the intervals decide who stays
     looks = int(min(LOOKS, max(1.0, (end - clock()) / max(one, 1e-9) / (ROUNDS + TOUCHES))))
@@ -125,15 +126,17 @@ def _open(live: list[int], samples: Sequence[Sequence[float]], incumbent: int | 
 
 
 def _winner(rows: Sequence[Measurement], live: Sequence[int], first: int, incumbent: int | None, risk: float) -> int:
-    """The incumbent, unless something is faster for sure; else the preferred one of those as fast as the first."""
-    if incumbent is not None and rows[incumbent].ok and (
-        first == incumbent or paired(rows[first], rows[incumbent], risk).high >= 1
-    ):  # fmt: skip
+    """The incumbent, unless something is faster; else the preferred one of those as fast as the first."""
+
+    def better(i: int) -> bool:
+        if incumbent is None or not rows[incumbent].ok:
+            return True
+        likely = paired(rows[i], rows[incumbent], max(risk, LIKELY))
+        return paired(rows[i], rows[incumbent], risk).high < 1 or likely.high < 1 and likely.middle < 1 - GAIN
+
+    if incumbent is not None and (first == incumbent or not better(first)):
         return incumbent
-    tied = [i for i in live if i == first or _near(paired(rows[i], rows[first], risk))]
-    sure = [i for i in tied if incumbent is None or not rows[incumbent].ok
-            or paired(rows[i], rows[incumbent], risk).high < 1]  # fmt: skip
-    return min(sure)
+    return min(i for i in live if i == first or _near(paired(rows[i], rows[first], risk)) and better(i))
 
 
 def _near(ratio: Interval) -> bool:
