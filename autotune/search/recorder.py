@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from ..devices.records import BuildReport, Measurement, Policy, Status
+from ..devices.records import BuildReport, Measurement, Policy, Status, median
 from ..ir.errors import AutotuneError, MeasureError
 from ..ir.schedule import Schedule
 from . import t4
 from .ranking import Candidate, Ranking
-from .recorded import Row, configuration
+from .recorded import Row, Space, configuration
 from .tune import Measurer
 
 BATCH = 8
@@ -29,6 +30,9 @@ RACE = 2.0  # one twice as slow as another of its batch is known well enough
 DRIFT = 1.1  # of the anchor, over its best: the batch is measured once more
 SPREAD = 0.03  # of a point that might be among the best, above which it is measured once more
 DIGITS = 10  # of a schedule's digest
+CLOSE, MOST = 1.2, 100  # points so near to the best, and so many at most, are measured once more in turn
+PROCESSES, LOOKS = 2, 8  # of that; each look of ROUNDS has its arrays in other places
+RUNTIMES = 10  # samples of each that are kept
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,49 @@ class Recorder:
                 break
         best = min(tries, key=lambda rows: (not rows[0].ok, rows[0].seconds))
         return dict(zip(handles, best[1:])), best[0]
+
+
+def sharpened(
+    document: t4.Document, space: Space, make: Callable[[], AbstractContextManager[Measurer]], policy: Policy,
+    processes: int = PROCESSES, looks: int = LOOKS,
+) -> t4.Document:  # fmt: skip
+    """The same space, its best points measured once more, all in turn and in many places of their arrays: of hundreds
+    of points measured by themselves, the one that is called the best is the luckiest. Each time becomes the median of
+    its ratios to the default's, on the record's scale. `make` starts a measuring process. Raises MeasureError."""
+    default = space.rows[space.default().schedule.digest]
+    limit = CLOSE * min(space.seconds.values())
+    best = sorted((row for row, t in space.seconds.items() if t <= limit), key=space.seconds.__getitem__)[:MOST]
+    rows = [default, *(row for row in best if row != default)]
+    how = Policy(policy.threads, policy.warm, policy.sample_seconds, ROUNDS, race=math.inf, moved=True)
+    program = space.whole.program.canonical
+    samples: dict[Row, list[float]] = {row: [] for row in rows}
+    for _ in range(processes):
+        with make() as measurer:
+            todo = [(program, space.whole.candidate(*row, "record").schedule.to_json()) for row in rows]
+            built = {row: r.handle for row, r in zip(rows, measurer.build(todo)) if r.handle is not None}
+            for _ in range(looks):
+                measured = measurer.time([*built.values()], how, ROUNDS)
+                if not all(len(m.samples) == ROUNDS for m in measured):
+                    raise MeasureError("a point that was recorded could not be timed again")
+                for row, m in zip(built, measured):
+                    samples[row] += m.samples
+    whole = len(samples[default])
+    times = {row: [a / b for a, b in zip(part, samples[default])] for row, part in samples.items() if len(part) == whole}
+    level = median(space.seconds[row] / median(ratios) for row, ratios in times.items())
+    quiet = median(float(r.extra["anchor"][0]) for r in document.results if "anchor" in r.extra)
+    names = {tuple(sorted(space.results[row].configuration.items())): ratios for row, ratios in times.items()}
+
+    def sharp(r: t4.Result) -> t4.Result:
+        ratios = names.get(tuple(sorted(r.configuration.items())))
+        if ratios is None or r.status is not Status.OK:
+            return r
+        m = Measurement.of([level * x for x in ratios], whole)
+        extra = {k: v for k, v in r.extra.items() if k not in ("apart", "noisy")}
+        extra |= {"mad": (_ms(m.mad), "ms"), "minimum": (_ms(m.minimum), "ms"), "anchor": (quiet, "ms"),
+                  "rounds": (whole, "")}  # fmt: skip
+        return replace(r, seconds=m.seconds, runtimes=m.samples[:RUNTIMES], extra=extra)
+
+    return t4.Document(tuple(map(sharp, document.results)), document.metadata)
 
 
 def _result(
