@@ -90,10 +90,10 @@ class LanesSketch:
             vector_loads = nv * (mr * min(by_u, 1) + nr * min(by_w, 1))
         else:
             vector_loads = nv * (mr * by_u + len(stage.reads) - by_u)
-        # Arrays start anywhere: vectors as wide as a line lie across two of them, half vectors only every second time.
-        # A machine that issues one full vector a cycle issues two of half the width.
+        # Arrays start anywhere: vectors as wide as a line lie across two of them. A machine that issues one full vector a
+        # cycle issues two of half the width.
         half = columns["half"]
-        crossing = np.where(half == 1, 1.5, 2.0 if self._crossing else 1.6 if (k * size) % 64 else 1.0)
+        crossing = 1.5 if self._crossing or (k * size) % 64 else 1.0
         fma = np.where(mach.fma_per_cycle <= 1, mach.fma_per_cycle * (1 + half), mach.fma_per_cycle)
         issued = np.where(mach.loads_per_cycle <= 1, mach.loads_per_cycle * (1 + half), mach.loads_per_cycle)
         ops = max(stage.light - 1, 1) + 12 * stage.heavy

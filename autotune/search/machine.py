@@ -15,6 +15,7 @@ from ..ir.dtypes import DType
 from .sketch import Column
 
 PAGE = 4096  # bytes; rows so far apart share one set of a first cache with that many bytes a way, and need a page each
+NARROW = 2.0  # loads of one number a cycle, at least
 WINDOW = 256  # instructions that a processor has begun and not ended
 
 
@@ -61,6 +62,10 @@ class Machine:
     @property
     def loads_per_cycle(self) -> float:
         return self.spec.loads_per_cycle
+
+    def loading(self, full: Column | float, narrow: Column | float) -> Column | float:
+        """Cycles in which so many vectors are loaded, and so many numbers that a multiplication spreads over lanes."""
+        return full / self.loads_per_cycle + narrow / max(self.loads_per_cycle, NARROW)
 
     def refill(self, vectors: Column | float, lanes: int) -> Column:
         """Cycles in which so many vectors come from the second cache, beside other work."""

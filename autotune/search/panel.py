@@ -37,7 +37,7 @@ from ..ir.steps import (
 from ..ir.steps.pack import staged
 from .facts import NEAR, UNKNOWN, Access, Facts, Stage
 from .machine import Machine
-from .panel_model import price
+from .panel_model import STREAMS, price
 from .sketch import Columns, Point, Priced, broken, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
@@ -164,7 +164,7 @@ class PanelSketch:
         if self.dot:  # columns are packed in groups, rows are read as they lie or kept as wider numbers
             kept = int(self.tall[0].buffer.dtype != self.dot.operand)
             grouped = (columns["wide"] % 8 > 0) & (columns["tall"] == kept) & (columns["kc"] % self.dot.length == 0)
-            fits = (columns["dot"] == 0) | (grouped & ((columns["kc"] > 16) | (columns["kc"] >= k)))
+            fits = (columns["dot"] == 0) | (grouped & ((columns["kc"] > STREAMS) | (columns["kc"] >= k)))
             rejected["dot"] = int((~fits).sum())
             columns = select(columns, fits)
         table = np.array(tiles, dtype=np.int64)
@@ -174,9 +174,9 @@ class PanelSketch:
         heavy = any(self.facts.by_name[e].heavy for e in self.epilogues)
         rules = {
             "slow-tile": tile < MAX_TILES,
-            "epilogue-stream": (columns["kc"] > 16) | (columns["kc"] >= k) | (not self.epilogues),
+            "epilogue-stream": (columns["kc"] > STREAMS) | (columns["kc"] >= k) | (not self.epilogues),
             "epilogue-late": (columns["epi"] == 0) | (columns["kc"] < k) | heavy,
-            "stream": (columns["kc"] > 16)
+            "stream": (columns["kc"] > STREAMS)
             | (columns["kc"] >= k)
             | ((columns["wide"] == 0) & (columns["tall"] == 0) & (columns["nb"] == 1) & (m <= 32)),
             # What is read once, by one row, is not worth a copy.
@@ -221,7 +221,7 @@ class PanelSketch:
             columns: list[float] = [w] * (n // (w * self.lanes))
             columns += [mach.vectors(n % (w * self.lanes), self.lanes)] if n % (w * self.lanes) else []
             far = self.stage.extents[self.k] * w * self.lanes * self.stage.dtype.compute.bytes > mach.l1
-            return sum(times * max(h * c / mach.fma_per_cycle, (h + c) / mach.loads_per_cycle, mach.fma_latency,
+            return sum(times * max(h * c / mach.fma_per_cycle, float(mach.loading(c, h)), mach.fma_latency,
                                    float(mach.refill(c, self.lanes)) if far else 0.0)
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
@@ -255,7 +255,7 @@ class PanelSketch:
         packs, cached = self._groups(point, inside, dot) if dot else self._operands(point, inside)
         steps += packs
         tiles = (((f"{u}.1", mr),) if u else ()) + ((f"{v}.1", nr),)
-        stream = kc <= 16 and kc < self.stage.extents[k] and not self.inner_reductions
+        stream = kc <= STREAMS and kc < self.stage.extents[k] and not self.inner_reductions
         steps.append(RegisterTile(s, tiles, ((f"{k}.1", kc),) if stream else ()))
         steps += [Unroll(s, f"{k}.1.1")] if stream else []
         if (

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .panel import PanelSketch
 
 WRITE_CYCLES, TILE_CYCLES = 2.2, 14  # to write back one accumulator, and to begin and end one tile
+STREAMS = 16  # rows of the wide operand at most that are walked along all at once, not panel by panel
+CROWD = 0.12  # how much slower a tile is for each of its rows that finds no way left in a set of the first cache
+PORTS = 0.04  # cycles that a load takes from multiplications
 CAST_CYCLES = 2.0  # an operation on one number that is then spread over the lanes
 SCATTER_CYCLES = 1.5  # to write one lane by itself
 WIDE_COPY = {1: 0.42, 2: 0.42, 3: 0.42, 8: 0.42}  # cycles an element of 16 lanes, by mode
@@ -159,9 +162,10 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
 
     def step(rows: Column, vectors: Column) -> Column:
         work = rows * vectors * both + vectors * wide + rows * tall
-        ports = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0) + rows * max(s.tall_loads, 1)
+        full, narrow = vectors * s.wide_loads * np.where(s.wide == 0, crossing, 1.0), rows * max(s.tall_loads, 1)
+        ports = full + narrow
         # Loads and multiplications share issue slots and the first cache's port with what is being fetched into it.
-        cycles = np.maximum(work / mach.fma_per_cycle, ports / mach.loads_per_cycle) + 0.04 * ports
+        cycles = np.maximum(work / mach.fma_per_cycle, mach.loading(full, narrow)) + PORTS * ports
         # A panel that the first cache does not hold comes from the second again for the next rows.
         cycles = np.maximum(cycles, np.where(s.kc * s.nr * s.size > mach.l1, mach.refill(vectors, s.lanes), 0.0))
         chain = s.kc * (s.depth / s.k) * (work + ports)
@@ -179,11 +183,9 @@ def _cycles(operations: tuple[Column, Column, float], mach: Machine, s: _Shape) 
 
 def _conflicts(mach: Machine, s: _Shape) -> Column:
     """How much slower the tile runs where its operands do not stay in the first cache."""
-    factor = np.where((s.tall == 0) & (s.stride % PAGE == 0) & (s.mr > mach.l1_ways), 1.35, 1.0)
+    crowd = np.where((s.tall == 0) & (s.stride % PAGE == 0), np.maximum(s.mr - mach.l1_ways - 1, 0.0), 0.0)
+    factor = 1 + CROWD * crowd
     factor *= np.where((s.tall == 0) & (s.stride >= 2048) & (s.m * s.depth * s.size > mach.l2), 1.02, 1.0)
-    # Rows of the tall operand that come from the second cache are as many streams as the tile is high.
-    far = (s.tall != 2) & (s.mr * s.kc * s.size > mach.l1 / 2) & (s.m * s.n > 4096)
-    factor *= np.where(far, 1 + 0.004 * s.mr, 1.0)
     # The wide operand is read again for the next rows, as it lies: few registers are few rows, and many readings.
     again = np.where(s.wide == 0, 1 - 1 / np.ceil(s.m / s.mr), 0.0)
     for slower, where in (
@@ -215,7 +217,7 @@ def _traffic(mach: Machine, s: _Shape) -> Column:
 
 def _apart(s: _Shape) -> Column:
     """Whether the wide operand is read as it lies in runs that are pages apart."""
-    return np.asarray((s.wide == 0) & (s.kc > 16) & (s.span >= PAGE) & (not s.strided))
+    return np.asarray((s.wide == 0) & (s.kc > STREAMS) & (s.span >= PAGE) & (not s.strided))
 
 
 def _begun(mach: Machine, s: _Shape, level: str) -> Column:
@@ -228,14 +230,16 @@ def _begun(mach: Machine, s: _Shape, level: str) -> Column:
     return runs * (first + (s.row_blocks - 1) * blocks + s.row_blocks * tiles) * mach.cycle
 
 
-def _flow(mach: Machine, s: _Shape, least: float) -> Column:
-    """The share of its home's bandwidth at which the wide operand is read: short runs defeat the prefetcher (`least` is
+def _flow(mach: Machine, s: _Shape, short: float) -> Column:
+    """The share of its home's bandwidth at which the wide operand is read: short runs defeat the prefetcher (`short` is
     left of it), and more rows than ways a multiple of a page apart push each other out of the first cache."""
-    plain = np.where(s.wide == 0, np.where(s.kc <= 16, s.nc, s.nr), np.where(s.wide == 1, s.nr, s.nc))
+    plain = np.where(s.wide == 0, np.where(s.kc <= STREAMS, s.nc, s.nr), np.where(s.wide == 1, s.nr, s.nc))
     run = (s.kc if s.strided else plain) * s.size
-    flow = least + (1 - least) * np.minimum(run, SHORT_RUN) / SHORT_RUN
-    crowded = (s.wide == 0) & (s.kc > mach.l1_ways) & (s.span % PAGE == 0) & (not s.strided)
-    return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= 16) & (s.nv > 4), 0.93, 1.0)
+    flow = short + (1 - short) * np.minimum(run, SHORT_RUN) / SHORT_RUN
+    # Rows that are read at once share their sets of it with the row of results.
+    most = np.where(s.kc <= STREAMS, mach.held("L1", s.span, 0 * s.kc) - 1, np.inf if s.span % PAGE else mach.l1_ways)
+    crowded = (s.wide == 0) & (s.kc > most) & (not s.strided)
+    return flow * np.where(crowded, 0.65, 1.0) * np.where((s.kc <= STREAMS) & (s.nv > 4), 0.93, 1.0)
 
 
 def _copies(s: _Shape) -> tuple[Column, Column]:

@@ -154,7 +154,8 @@ def sharpened(
                 for row, m in zip(built, measured):
                     samples[row] += m.samples
     whole = len(samples[default])
-    times = {row: [a / b for a, b in zip(part, samples[default])] for row, part in samples.items() if len(part) == whole}
+    kept = {row: part for row, part in samples.items() if len(part) == whole}
+    times = {row: [a / b for a, b in zip(part, samples[default])] for row, part in kept.items()}
     level = median(space.seconds[row] / median(ratios) for row, ratios in times.items())
     quiet = median(float(r.extra["anchor"][0]) for r in document.results if "anchor" in r.extra)
     names = {tuple(sorted(space.results[row].configuration.items())): ratios for row, ratios in times.items()}

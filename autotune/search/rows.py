@@ -34,6 +34,7 @@ from .machine import Machine
 from .maps import cuts
 from .sketch import Point, Priced, grid, select, vectorized
 
+AHEAD = 30  # cycles a row to ask for the next one
 TWICE = 0.98  # of the arithmetic, where a statement is of two vectors and addresses are computed half as often
 CROWDED = 1.5  # how much slower stages run whose lines push each other out of the first cache
 
@@ -127,12 +128,13 @@ class RowsSketch:
                 one = np.maximum(least, mach.latency(chain) / red) + 2.0 / red
                 # The end of one row's reduction runs beside the next row's beginning.
                 rest = np.where(inner % (red * self.lanes) > 0, red * one, 0)
-                overhead = red * 2 + 25 / columns["block"] + rest
+                overhead = red * 4 + 25 / columns["block"] + rest
             else:
                 one = least + 3.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
                 overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)
             count = 1.0 if self.across else s.compute.points / max(inner, 1)
             compute = compute + (vectors * one + count * overhead) * mach.cycle
+        compute = compute + columns["ahead"] * AHEAD * _product(self.last, self.rows) * mach.cycle
         moved = float(self.facts.program.bytes)
         home = mach.level(moved)
         written = float(sum(b.bytes for b in self.facts.program.buffers if b.scope == "output"))
@@ -141,8 +143,10 @@ class RowsSketch:
         compute = compute * np.where(self._crowded(columns["block"], mach), CROWDED, 1.0)
         compute = compute * np.where(columns["wide"] == 2, TWICE, 1.0)
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
-        # Of the shorter one, what the longer one does not hide; reading ahead is worth something where memory is far.
-        apart = np.where((columns["ahead"] == 1) & (home == "DRAM"), 0.1, 0.25)
+        # Of the shorter one, what the longer one does not hide; reading ahead is worth something where memory is far, and
+        # where so much is computed between two lines that nothing foresees them.
+        heavy = any(self.facts.by_name[name].heavy for name, _ in self.streamed)
+        apart = np.where((columns["ahead"] == 1) & (home == "DRAM" or (home == "L3" and heavy)), 0.1, 0.25)
         seconds = np.maximum(busy, memory) + apart * np.minimum(busy, memory) + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "memory": memory}, {"vectors": int((~keep).sum())})
 
