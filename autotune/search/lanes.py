@@ -21,6 +21,7 @@ from .machine import Machine
 from .panel import MAX_STATEMENTS
 from .sketch import Point, Priced, broken, grid, select, vectorized
 
+STREAM = 0.01  # how much slower what is nearer than memory is read for each row more that is read at once
 CROWDED = 1.25  # how much slower a step is whose lines push each other out of the first cache
 
 
@@ -97,7 +98,7 @@ class LanesSketch:
         fma = np.where(mach.fma_per_cycle <= 1, mach.fma_per_cycle * (1 + half), mach.fma_per_cycle)
         issued = np.where(mach.loads_per_cycle <= 1, mach.loads_per_cycle * (1 + half), mach.loads_per_cycle)
         ops = max(stage.light - 1, 1) + 12 * stage.heavy
-        chain = np.ceil(k / (nv * width)) * chains * ops
+        chain = np.ceil(k / (nv * width)) * (chains * ops + vector_loads)
         step = np.maximum(np.maximum(chains * ops / fma, vector_loads * crossing / issued), mach.latency(chain))
         step = np.maximum(step, (chains * ops + vector_loads + 3) / 5.0)
         tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
@@ -106,7 +107,8 @@ class LanesSketch:
         bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
         home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
-        flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1.0
+        # Memory needs several streams to be busy.
+        flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1 / (1 + STREAM * np.minimum(streams - 1, 8))
         crowded = np.where(self._crowd(mach, mr, nr) > mach.l1_ways, CROWDED, 1.0)
         compute, memory = compute * crowded, bytes_in * mach.byte(home) / flow * crowded
         share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0

@@ -37,7 +37,7 @@ from ..ir.steps import (
 from ..ir.steps.pack import staged
 from .facts import NEAR, UNKNOWN, Access, Facts, Stage
 from .machine import Machine
-from .panel_model import STREAMS, price
+from .panel_model import PORTS, STREAMS, price
 from .sketch import Columns, Point, Priced, broken, ceil_div, grid, select, unique, vectorized
 
 _ORDERS = (("v", "k", "u"), ("u", "k", "v"))
@@ -221,8 +221,8 @@ class PanelSketch:
             columns: list[float] = [w] * (n // (w * self.lanes))
             columns += [mach.vectors(n % (w * self.lanes), self.lanes)] if n % (w * self.lanes) else []
             far = self.stage.extents[self.k] * w * self.lanes * self.stage.dtype.compute.bytes > mach.l1
-            return sum(times * max(h * c / mach.fma_per_cycle, float(mach.loading(c, h)), mach.fma_latency,
-                                   float(mach.refill(c, self.lanes)) if far else 0.0)
+            return sum(times * (max(h * c / mach.fma_per_cycle, float(mach.loading(c, h)), mach.fma_latency,
+                                    float(mach.refill(c, self.lanes)) if far else 0.0) + PORTS * (h + c))
                        for h, times in ((r, full), (rest, 1)) if h for c in columns)  # fmt: skip
 
         ranked = sorted(fits, key=lambda t: (cycles(*t), -t[0] * t[1]))

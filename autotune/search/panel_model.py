@@ -30,7 +30,7 @@ WIDE_COPY = {1: 0.42, 2: 0.42, 3: 0.42, 8: 0.42}  # cycles an element of 16 lane
 TURNED_COPY = 0.15  # more, for a turn
 TALL_COPY = {1: 0.5, 2: 0.5}  # rows kept as they are, and turned into panels
 SCATTERED = {"L3": 0.6, "DRAM": 0.3}  # share of a level's bandwidth that the shortest runs get
-RUN = {"L2": 5.0, "L3": 31.0, "DRAM": 150.0}  # cycles to begin a run of bytes in another page, by where it lies
+RUN = {"L2": 5.0, "L3": 28.0, "DRAM": 150.0}  # cycles to begin a run of bytes in another page, by where it lies
 PAGES, WALK = 1024, 45.0  # pages whose places are known, and cycles to find that of another one
 SHORT_RUN = 2048  # bytes: the prefetcher needs runs of about so much
 OVERLAP = 0.15  # of the lesser of arithmetic and traffic that the greater does not hide
@@ -212,7 +212,9 @@ def _traffic(mach: Machine, s: _Shape) -> Column:
     beyond = np.where(block < 0.5 * mach.l3, mach.byte("L3"), 2 * mach.byte("DRAM"))
     total += np.where((s.wide > 0) & (block > 0.7 * mach.l2), 2.5 * wide * beyond, 0.0)
     total += np.where((s.tall > 0) & (s.mc * s.kc * s.size > 0.7 * mach.l2), 2 * tall * mach.byte("L3"), 0.0)
-    return total + result * (2 * s.passes - 1) * mach.byte(mach.level(result))
+    # What writing it back takes where it stays in the first cache is part of the tile.
+    visits = 0.0 * s.passes if mach.level(result) == "L1" else 2 * s.passes - 1
+    return np.asarray(total + result * visits * mach.byte(mach.level(result)))
 
 
 def _apart(s: _Shape) -> Column:
