@@ -46,6 +46,12 @@ class Stores:
         pointer, shift, level = fn.address(buffer, flat, lanes.name)
         place = fn.place(pointer, shift, level)
         kind, size = memory_type(buffer.dtype), memory_bytes(buffer)
+        if lanes.mask and buffer.name in self.ev.kept_rows:
+            old = fn.emit(f"load <{width} x {kind}>, ptr {place}, align {size}")
+            mask = f"<{width} x i1> {lanes.mask}"
+            text = fn.emit(f"select {mask}, <{width} x {kind}> {text}, <{width} x {kind}> {old}")
+            fn.line(f"store <{width} x {kind}> {text}, ptr {place}, align {size}")
+            return
         if not lanes.mask or buffer.name in self.ev.whole_rows:
             hint, align = "", size
             if nontemporal and self.nontemporal and self._aligned(flat, width * size, lanes.name):

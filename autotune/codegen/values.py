@@ -75,6 +75,7 @@ class Evaluator:
         self.scales = "+avx512vl" in features
         self.lanes: Lanes | None = None
         self.whole_rows: set[str] = set()
+        self.kept_rows: set[str] = set()
         # Divisors that are one number for the loop being written; True: far from overflow, so that `quotient` is exact.
         self.divisors: dict[Expr, bool] = {}
 
@@ -351,7 +352,7 @@ class Evaluator:
         fn, lanes = self.fn, self.lanes
         assert lanes is not None
         level = max(level, fn.load_level(buffer.name))
-        masked = lanes.mask and buffer.name not in self.whole_rows
+        masked = lanes.mask and buffer.name not in self.whole_rows | self.kept_rows
         key = (pointer, shift, lanes.width, lanes.mask if masked else "", buffer.dtype)
         if known := fn.recall_load(buffer.name, key, level):
             return known

@@ -58,7 +58,7 @@ class Writer:
             self.fn.allocas.append(f"{slot} = alloca [{max(b.size, 1)} x {memory_type(b.dtype)}], align 64")
             self.fn.bases[b.name] = slot
             # Where every vector access covers the same lanes, what lies beyond them is never looked at: no masks are
-            # needed.
+            # needed. Elsewhere it is kept by writing it back: memory that is accessed by masks stays memory.
             extents = {
                 lp
                 for s, path in walk(stmt.body)
@@ -69,12 +69,13 @@ class Writer:
             }
             rows = b.shape[-1] if b.shape else 1
             lanes = {p.lanes for s, path in walk(stmt.body) for p in path if isinstance(p, Loop) and p.kind == "vector"}
-            if len(extents) == 1 and all(rows % n == 0 for n in lanes):
-                self.ev.whole_rows.add(b.name)
+            if all(rows % n == 0 for n in lanes):
+                (self.ev.whole_rows if len(extents) == 1 else self.ev.kept_rows).add(b.name)
         self.statements(stmt.body)
         if b.scope == "register":
             self.fn.forget(b.name)
             self.ev.whole_rows.discard(b.name)
+            self.ev.kept_rows.discard(b.name)
 
     def guard(self, stmt: Guard) -> None:
         fn = self.fn

@@ -143,8 +143,8 @@ class RowsSketch:
         compute = compute * np.where(self._crowded(columns["block"], mach), CROWDED, 1.0)
         compute = compute * np.where(columns["wide"] == 2, TWICE, 1.0)
         busy, memory = compute * share, memory * max(share, 1.0 / mach.streams)
-        # Of the shorter one, what the longer one does not hide; reading ahead is worth something where memory is far, and
-        # where so much is computed between two lines that nothing foresees them.
+        # Of the shorter one, what the longer one does not hide; reading ahead is worth something where memory is far,
+        # and where so much is computed between two lines that nothing foresees them.
         heavy = any(self.facts.by_name[name].heavy for name, _ in self.streamed)
         apart = np.where((columns["ahead"] == 1) & (home == "DRAM" or (home == "L3" and heavy)), 0.1, 0.25)
         seconds = np.maximum(busy, memory) + apart * np.minimum(busy, memory) + mach.launch(self.threads)

@@ -27,7 +27,7 @@ from autotune.ir.program import TensorProgram
 from autotune.ir.schedule import Schedule
 from autotune.ir.steps import RegisterTile, Split, Step, Unroll, Vectorize
 from autotune.worker import Guarded
-from tests.ir.programs import product, scale
+from tests.ir.programs import product, row_sum, scale
 from tests.kernels import HERE, NARROW, PROGRAMS, Array, Machine, choices, kernels, named, problem, softmax, spec
 
 MASKED = DeviceSpec("cpu", "test", "test", "znver4", ("+avx512f", "+avx512vl"), vector_bits=512, vector_registers=32)
@@ -103,6 +103,22 @@ def test_a_register_tile_stays_in_registers(target: DeviceSpec) -> None:
     vectors = columns // lanes
     assert Counter(w[:6] for w in work if w[0] == "v") == {
         "vfmadd": rows * vectors, "vmovup": vectors, "vbroad": rows}, loop[1]  # fmt: skip
+
+
+@pytest.mark.parametrize("rest", [1, 3, 7, 12, 15])
+@pytest.mark.parametrize("target", [MASKED, PLAIN], ids=lambda target: target.arch)
+def test_accumulators_stay_in_registers_whatever_is_left_over(target: DeviceSpec, rest: int) -> None:
+    """A sum whose last lanes are missing: those keep what they have summed, and no memory is accessed by masks."""
+    lanes = 16 if target is MASKED else 8
+    program = row_sum(6, 4 * lanes + rest % lanes)
+    steps = (RegisterTile("t0", (("i", 2), ("k", lanes))), Unroll("t0", "i.1"), Split("t0", "k.1", lanes),
+             Unroll("t0", "k.1.0"), Vectorize("t0", "k.1.1", lanes))  # fmt: skip
+    source = render(Schedule(steps).apply(lower(program)), target)
+    whole = jit.assembly(source.text, target.arch, target.features, "x86_64-unknown-linux-gnu")
+    part = whole[whole.index("kernel.part0:") : whole.index(".cfi_endproc")]
+    assert "(%rsp" not in part and "(%rbp" not in part, part
+    for there in (HERE, NARROW):
+        assert problem(program, Schedule(steps), target=there) == ""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
