@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.devices.records import Policy, Status
+from autotune.devices.records import Policy, Status, median
 from autotune.search.correction import judged
 from autotune.search.metrics import Array, expected
 from autotune.search.ranking import Candidate, Ranking
@@ -171,7 +171,13 @@ def judge(
             "least@100": min(at[TRIALS]), "P_t": mean([curve(s, runs[s.name], base[s.name]) for s in spaces]),
             "trials_to_3%": sorted(min(u, FOREVER) for u in until)[len(until) // 2],
             "not_reached": sum(u == float("inf") for u in until) / len(until),
-            "spaces": {s.name: {"fraction@30": a, "fraction@100": b} for s, a, b in zip(spaces, at[30], at[TRIALS])},
+            "spaces": {
+                s.name: {
+                    "fraction@30": a, "fraction@100": b,
+                    "trials_to_3%": median(min(r.until(NEAR * s.optimum), FOREVER) for r in runs[s.name]),
+                }
+                for s, a, b in zip(spaces, at[30], at[TRIALS])
+            },
         }  # fmt: skip
         f = found[name]
         reach = f["trials_to_3%"]
@@ -181,7 +187,21 @@ def judge(
     say("")
     for line in table(head):
         say(line)
-    return {"model": model, "strategies": found}
+    prior = _prior(spaces, found, say) if {"default", BLIND} <= found.keys() else None
+    return {"model": model, "strategies": found, "prior": prior}
+
+
+def _prior(spaces: Sequence[Space], found: Mapping[str, Any], say: Callable[[str], object]) -> dict[str, Any]:
+    """What the model saves: trials to within 3 % of each optimum with it, without it, and of a random search."""
+    names = ("default", BLIND, "random") if "random" in found else ("default", BLIND)
+    rows = {s.name: [found[n]["spaces"][s.name]["trials_to_3%"] for n in names] for s in spaces}
+    fewer = [median(row[k] / row[0] for row in rows.values()) for k in range(1, len(names))]
+    say("")
+    for line in table([["trials to 3 %", *names], *([n, *(f"{t:.0f}" for t in row)] for n, row in rows.items())]):
+        say(line)
+    times = ", ".join(f"{ratio:.1f} times fewer than {name}" for ratio, name in zip(fewer, names[1:]))
+    say(f"with the model, at the median over programs, {times}")
+    return {"trials_to_3%": rows, "fewer": dict(zip(names[1:], fewer))}
 
 
 def _runs(space: Space, name: str, seeds: int, base: list[Run]) -> list[Run]:
@@ -193,7 +213,7 @@ def _runs(space: Space, name: str, seeds: int, base: list[Run]) -> list[Run]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--spaces", type=Path, default=HERE)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=9)
     parser.add_argument("--strategies", help=f"a,b (all, and '{BLIND}')")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
