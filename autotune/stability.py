@@ -25,7 +25,7 @@ from .options import Options
 from .session import Session
 
 CONDITIONS = ("quiet", "noisy")
-PROCESSES, LOOKS, ROUNDS = 3, 8, 5  # of the measurement afterwards; arrays lie elsewhere at each look
+PROCESSES, LOOKS, ROUNDS = 6, 8, 5  # of the measurement afterwards; arrays lie elsewhere at each look
 MARGIN = 0.03  # a pick is slow where it takes so much longer than the best of all picks
 ALLOWED = 0.05  # of all tunes may end with a slow one
 _NEIGHBOUR = """

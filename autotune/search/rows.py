@@ -128,7 +128,7 @@ class RowsSketch:
                 one = np.maximum(least, mach.latency(chain) / red) + 2.0 / red
                 # The end of one row's reduction runs beside the next row's beginning.
                 rest = np.where(inner % (red * self.lanes) > 0, red * one, 0)
-                overhead = red * 4 + 25 / columns["block"] + rest
+                overhead = red * 3.5 + 25 / columns["block"] + rest
             else:
                 one = least + 3.0 / mapped + np.where(mapped > 2, 0.3 * s.heavy, 0.0)
                 overhead = 8 + np.where(inner % (mapped * self.lanes) > 0, mapped * one, 0)

@@ -20,7 +20,7 @@ EARLY = 0.4  # of the risk is for the looks before the last one
 LOOKS, ROUNDS, LEAST = 16, 5, 5  # at most; rounds before each; rounds below which nothing is claimed
 TOUCHES = 3  # samples of each candidate that warming it up takes, at each look
 TIE = 0.01  # what is nearer than this is equally fast
-GAIN, LIKELY = 0.02, 0.2  # so much faster, with a risk of at most so much, is worth a change, too
+GAIN, LIKELY = 0.02, 0.2  # what won before is also replaced by what is so much faster, with a risk of at most so much
 HOPELESS = 1.1  # one whose best round is so much slower than the median of the first is out, whatever is claimed
 
 
@@ -75,13 +75,13 @@ class Verdict:
 
 def run_off(
     timer: Timer, handles: Sequence[int], incumbent: int | None, policy: Policy, one: float, end: float,
-    clock: Callable[[], float],
+    clock: Callable[[], float], gain: float = GAIN,
 ) -> Verdict:  # fmt: skip
     """Interleaved rounds of `handles`, in the order of preference, until all but one are slower, the rest is equally
     fast, or time is up. `one`: seconds of a round; `end`: by `clock`; a first look is always taken.
 
     Equally fast candidates: the one that is preferred. The `incumbent` (an index) is replaced only by what is faster
-    with CONFIDENCE, or by GAIN and likely so.
+    with CONFIDENCE, or by `gain` and likely so.
     """
     how = replace(policy, race=1e9, moved=True)  # the intervals decide who stays
     looks = int(min(LOOKS, max(1.0, (end - clock()) / max(one, 1e-9) / (ROUNDS + TOUCHES))))
@@ -110,7 +110,7 @@ def run_off(
     known = [i for i, row in enumerate(merged) if row.ok]
     live = [i for i in live if i in known] or known
     first = min(live, key=lambda i: merged[i].seconds, default=None)
-    return Verdict(merged, None if first is None else _winner(merged, live, first, incumbent, risk), first, risk)
+    return Verdict(merged, None if first is None else _winner(merged, live, first, incumbent, risk, gain), first, risk)
 
 
 def _open(live: list[int], samples: Sequence[Sequence[float]], incumbent: int | None, risk: float) -> bool:
@@ -125,14 +125,16 @@ def _open(live: list[int], samples: Sequence[Sequence[float]], incumbent: int | 
     return any(r.high > 1 + TIE or r.low < 1 / (1 + TIE) for r in undecided)
 
 
-def _winner(rows: Sequence[Measurement], live: Sequence[int], first: int, incumbent: int | None, risk: float) -> int:
+def _winner(
+    rows: Sequence[Measurement], live: Sequence[int], first: int, incumbent: int | None, risk: float, gain: float
+) -> int:
     """The incumbent, unless something is faster; else the preferred one of those as fast as the first."""
 
     def better(i: int) -> bool:
         if incumbent is None or not rows[incumbent].ok:
             return True
         likely = paired(rows[i], rows[incumbent], max(risk, LIKELY))
-        return paired(rows[i], rows[incumbent], risk).high < 1 or likely.high < 1 and likely.middle < 1 - GAIN
+        return paired(rows[i], rows[incumbent], risk).high < 1 or likely.high < 1 and likely.middle < 1 - gain
 
     if incumbent is not None and (first == incumbent or not better(first)):
         return incumbent

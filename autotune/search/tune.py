@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..devices.records import BuildReport, Measurement, Policy
+from ..devices.records import BuildReport, Measurement, Policy, median
 from ..ir.errors import MeasureError
 from ..ir.schedule import Schedule
 from .allocation import Share, tune_all
 from .ranking import Candidate, Ranking
-from .runoff import ROUNDS, TOUCHES, Interval, paired, run_off
+from .runoff import GAIN, ROUNDS, TIE, TOUCHES, Interval, paired, run_off
 from .strategies import Strategy, Told
 
 BATCH = 6
@@ -189,12 +189,11 @@ class Tuner:
         digests = [c.schedule.digest for c in built] + beside
         slow = self.best != math.inf and self.best > 5 * self.policy.sample_seconds
         rows = self.measurer.time([st.handles[d] for d in digests], self.policy, 3 if slow else 5, self._end(until))
-        now = dict(zip(beside, rows[len(built) :]))
-        drift = [st.seconds[d] / row.seconds for d, row in now.items() if row.ok and row.seconds < math.inf]
-        scale = min(drift, key=lambda ratio: abs(math.log(ratio)), default=1.0)
+        drift = _drift([(row, st.seconds[d]) for d, row in zip(beside, rows[len(built) :])])
         for c, row in zip(built, rows):
             if row.ok and row.samples:
-                st.seconds[c.schedule.digest] = row.seconds * scale
+                paired = [sample / now for sample, now in zip(row.samples, drift)]
+                st.seconds[c.schedule.digest] = median(paired) if paired else row.seconds
             else:
                 st.rejections[str(row.status)] += 1
             st.trials.append(Trial(c, BuildReport(), row, self._elapsed()))
@@ -208,8 +207,8 @@ class Tuner:
         return until if self.state.seconds else max(until, self.clock() + first)
 
     def _beside(self, until: float) -> list[str]:
-        """What runs along with new candidates, to tell how fast the machine is meanwhile: the leader and the default. A
-        drift is what both of them show: one alone may be what a neighbour's use of the caches does to it."""
+        """What runs along with new candidates, to tell how fast the machine is meanwhile: the leader and the default,
+        for a neighbour that uses the caches may slow down one of them alone."""
         st = self.state
         leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
         known = [d for d in dict.fromkeys((leader, self.default.schedule.digest)) if d in st.seconds]
@@ -273,6 +272,7 @@ class Tuner:
         verdict = run_off(
             self.measurer, [st.handles[d] for d in digests], digests.index(old) if old in digests else None,
             self.policy, self._round(digests), deadline, self.clock,
+            GAIN if old != self.default.schedule.digest else TIE,  # nobody has chosen the default yet
         )  # fmt: skip
         if verdict.winner is None:
             return
@@ -302,3 +302,10 @@ class Tuner:
             winner, self.default, seconds, base, tuple(st.trials), tuple(st.finals), rejections, self._elapsed(),
             interrupted, tuple(st.reused), st.claim,
         )  # fmt: skip
+
+
+def _drift(beside: Sequence[tuple[Measurement, float]]) -> list[float]:
+    """How slow the machine was in each round: what ran along over what it takes, as far as all of that show it; nothing
+    where nothing ran."""
+    rows = [[sample / seconds for sample in m.samples] for m, seconds in beside if m.ok and m.samples]
+    return [min(now, key=lambda ratio: abs(math.log(ratio))) for now in zip(*rows)]
