@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import numpy as np
 import pytest
 
 from autotune.devices import device
-from autotune.devices.records import Policy, Status
+from autotune.devices.records import BuildReport, Measurement, Policy, Status
 from autotune.devices.spec import DeviceSpec
 from autotune.ir.errors import CacheError
 from autotune.ir.schedule import Schedule
 from autotune.search import recorded, t4
 from autotune.search.ranking import Ranking
 from autotune.search.recorded import Simulated, load, reduced, space
-from autotune.search.recorder import Recorder, points
+from autotune.search.recorder import CLOSE, MOST, Recorder, points, sharpened
 from benchmarks import spaces
 from benchmarks.spaces import PROGRAMS, kernel
 from tests.search.spaces import SPEC, document, made
@@ -236,3 +237,42 @@ def test_masks_and_indices_choose_alike() -> None:
     mask = [np.arange(len(p.seconds)) % 3 == 0 for p in whole.priced]
     one, other = whole.only(mask), whole.only([np.flatnonzero(m) for m in mask])
     assert one.size == other.size and [c.point for c in one.best()] == [c.point for c in other.best()]
+
+
+def test_the_best_points_are_measured_once_more_in_turn() -> None:
+    """The one that a recording calls the best was lucky; what lies far behind stays as it is recorded."""
+    lucky = document()
+    before = space(lucky, "made")
+    best = min(before.seconds, key=before.seconds.__getitem__)
+    names = {schedule: row for row, schedule in ((r, before.whole.candidate(*r, "x").schedule) for r in before.seconds
+                                                 if r[0] >= 0)}  # fmt: skip
+    truth = {str(s.to_json()): before.seconds[r] * (1.1 if r == best else 1.0) for s, r in names.items()}
+    policies: list[Policy] = []
+
+    class Again:
+        def build(self, candidates: Sequence[tuple[Any, Any]], *args: Any, **kwargs: Any) -> list[BuildReport]:
+            self.seconds = [truth[str(schedule)] for _, schedule in candidates]
+            return [BuildReport(handle=n) for n in range(len(self.seconds))]
+
+        def time(
+            self, handles: Sequence[int], policy: Policy, rounds: int | None = None, deadline: float | None = None
+        ) -> list[Measurement]:
+            policies.append(policy)
+            load = 1.0 + 0.3 * (len(policies) % 2)
+            return [Measurement.of([self.seconds[h] * load] * (rounds or 1), rounds or 1) for h in handles]
+
+        def drop(self, handles: Iterable[int]) -> None: ...
+
+    made_again = sharpened(lucky, before, lambda: nullcontext(Again()), Policy(), processes=1, looks=3)
+    after = space(made_again, "made")
+    assert len(policies) == 3 and all(p.moved and p.race == math.inf for p in policies)
+    limit = CLOSE * min(before.seconds.values())
+    default = before.rows[before.default().schedule.digest]
+    level = after.seconds[default] / before.seconds[default]
+    assert level == pytest.approx(1.0, abs=0.02)
+    assert after.seconds[best] == pytest.approx(1.1 * level * before.seconds[best])
+    for row, seconds in before.seconds.items():
+        if row not in (best, default) and row[0] >= 0:
+            known = after.results[row].extra.get("rounds")
+            assert (known is not None and known[0] == 15) or seconds > limit or len(before.seconds) > MOST
+            assert after.seconds[row] == pytest.approx(seconds * (level if known else 1.0))
