@@ -135,5 +135,6 @@ class Ahead:
             os.kill(self.child, signal.SIGKILL)
             os.waitpid(self.child, 0)
             os.close(self.replies)
-            self.requests.close()
+            with suppress(OSError):  # what it was not told any more
+                self.requests.close()
             self.child, self.busy = 0, False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -76,6 +78,14 @@ def test_a_fork_that_dies_or_hangs_costs_only_what_it_had_begun(
         time.sleep(0.01)
     assert other.take(1) is None and not other.child
     other.close()
+
+
+def test_a_fork_that_was_ended_from_outside(fork: Ahead) -> None:
+    os.kill(fork.child, signal.SIGKILL)
+    with suppress(OSError):  # how soon the pipe knows of it is the system's affair
+        fork.begin([("x", n) for n in range(1, 50)])
+    fork.rest()
+    assert not fork.child and not fork.busy and fork.take(60) is None
 
 
 def test_it_rests_where_its_owner_measures(fork: Ahead) -> None:
