@@ -19,7 +19,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 FREE, MINE, THEIRS = 0, 1, 2
-MOST = 256  # jobs in a batch, and descriptors that may be open
+MOST = 256  # jobs in a batch
+FILES = 1 << 16  # descriptors that may be open
 PIPE = 1 << 20  # bytes that may wait to be read
 PATIENCE = 5.0  # seconds to wait for what the fork has begun, before it is done again here
 LIMIT = 20  # seconds of computing after which a fork whose owner died ends, too
@@ -62,10 +63,9 @@ class Ahead:
         try:
             import resource
 
-            for fd in range(3, MOST):
-                if fd not in (requests, replies):
-                    os.closerange(fd, fd + 1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            low, high = sorted((requests, replies))
+            for first, last in ((3, low), (low + 1, high), (high + 1, FILES)):
+                os.closerange(first, last)
             with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:
                 for line in lines:
                     batch, jobs = json.loads(line)

@@ -214,8 +214,8 @@ def _sampled_rows(program: TensorProgram, seconds: float, seed: int) -> dict[str
 
     def left(wanted: Mapping[str, int | None]) -> float:
         """What is left of the cost."""
-        cut = {c.name: d is not None and c.shape[d] > FEW for c in program.computes for d in [wanted[c.name]]}
-        return sum(cost * (share if cut[name] else 1.0) for name, cost in costs.items())
+        cut = {c.name for c in program.computes if (d := wanted[c.name]) is not None and c.shape[d] > FEW}
+        return sum(cost * (share if name in cut else 1.0) for name, cost in costs.items())
 
     wanted = min(choices, key=left)
     rng, out = np.random.default_rng(seed), {}

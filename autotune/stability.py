@@ -22,6 +22,7 @@ from .ir.errors import MeasureError
 from .ir.program import TensorProgram
 from .ir.schedule import Schedule
 from .options import Options
+from .search.longrun import long_run
 from .session import Session
 
 CONDITIONS = ("quiet", "noisy")
@@ -89,22 +90,13 @@ def compared(picks: Sequence[Pick], spec: DeviceSpec, threads: int) -> tuple[lis
     """Of each pick, its regret: the median over all rounds of its time over that of the fastest, less 1; and the
     fastest one's seconds. A pick of several kernels takes the sum of their times. Raises MeasureError."""
     distinct = {(k.digest, s.digest): (k, s) for pick in picks for k, s in pick}
-    policy = Policy(threads=threads, race=1e9, moved=True)
-    samples: dict[tuple[str, str], list[float]] = {name: [] for name in distinct}
-    for _ in range(PROCESSES):
-        with WorkerClient(spec, threads) as worker:
-            for program in dict.fromkeys(name[0] for name in distinct):
-                names = [name for name in distinct if name[0] == program]
-                todo = [(distinct[name][0].canonical, distinct[name][1].to_json()) for name in names]
-                built = worker.build(todo, check="none")
-                if failed := [report for report in built if report.handle is None]:
-                    raise MeasureError(f"a pick could not be built again: {failed[0].message}")
-                for _ in range(LOOKS):
-                    rows = worker.time([report.handle or 0 for report in built], policy, ROUNDS)
-                    for name, row in zip(names, rows):
-                        if len(row.samples) < ROUNDS:
-                            raise MeasureError(f"a pick could not be timed again: {row.message or row.status}")
-                        samples[name] += row.samples
+    programs = dict.fromkeys(name[0] for name in distinct)
+    names = [[name for name in distinct if name[0] == program] for program in programs]
+    todo = [[(distinct[name][0].canonical, distinct[name][1].to_json()) for name in group] for group in names]
+    rows = long_run(
+        lambda: WorkerClient(spec, threads), todo, Policy(threads=threads), PROCESSES, LOOKS, ROUNDS, check="none"
+    )
+    samples = {name: row for group, found in zip(names, rows) for name, row in zip(group, found)}
     whole = [
         [sum(parts) for parts in zip(*(samples[k.digest, s.digest] for k, s in pick))] for pick in picks
     ]  # fmt: skip

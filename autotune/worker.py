@@ -290,17 +290,17 @@ class Worker:
         self.cases: OrderedDict[str, tuple[TensorProgram, Arrays, Checker]] = OrderedDict()
         self._sentinel: Sentinel | None = None
         self._flush: Array | None = None
+        self._compiler = backend if isinstance(backend, Compiler) else None
         self._ahead: Ahead | None = None
         self._coming: dict[tuple[str, str, int], int] = {}  # places in what is being compiled ahead
 
     def ahead(self, candidates: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Begin to compile candidates, as (program, schedule, threads), that are to be built next, in that order."""
-        compiler = self.backend
-        if isinstance(compiler, Compiler) and default_threads() > 1 and hasattr(os, "fork"):
+        if self._compiler is not None and default_threads() > 1 and hasattr(os, "fork"):
             self._rest()
             with suppress(OSError):
                 if self._ahead is None or not self._ahead.child:
-                    self._ahead = Ahead(partial(_compiled, compiler))
+                    self._ahead = Ahead(partial(_compiled, self._compiler))
                 self._ahead.begin(candidates)
                 self._coming = {(p, s, n): i for i, (p, s, n) in enumerate(candidates)}
         return {}
@@ -314,8 +314,8 @@ class Worker:
     def _built(self, program: str, schedule: str, threads: int) -> Built:
         place = self._coming.get((program, schedule, threads))
         made = self._ahead.take(place) if self._ahead is not None and place is not None else None
-        if made is not None and isinstance(self.backend, Compiler):
-            return self.backend.load(made)
+        if made is not None and self._compiler is not None:
+            return self._compiler.load(made)
         return self.backend.build(self.case(program)[0], json.loads(schedule), threads)
 
     def case(self, text: str) -> tuple[TensorProgram, Arrays, Checker]:
@@ -441,7 +441,8 @@ def serve(make: Callable[[DeviceSpec], Backend], notes: int) -> None:
         if worker is None:
             worker = Worker(make(DeviceSpec.from_json(job["spec"])), note)
         else:
-            reply = getattr(worker, {name: name for name in ("ahead", "build", "time", "drop")}[kind])(**job)
+            jobs = {f.__name__: f for f in (worker.ahead, worker.build, worker.time, worker.drop)}
+            reply = jobs[kind](**job)
         note("idle", 0)
         replies.write(frame(reply))
         replies.flush()

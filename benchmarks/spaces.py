@@ -136,15 +136,12 @@ def record(
 def sharpen(name: str, folder: Path, say: Callable[[str], object] = print) -> None:
     """Measure the best points of a complete space once more, in turn, and keep what that says of them."""
     from autotune.devices.client import WorkerClient
-    from autotune.devices.records import Policy
     from autotune.search import recorded, recorder, t4
 
     begun, path = time.monotonic(), folder / f"{name}.json.xz"
     document = t4.read(path)
     space = recorded.space(document, str(path))
-    made = recorder.sharpened(
-        document, space, lambda: WorkerClient(space.spec, space.threads), Policy(threads=space.threads)
-    )
+    made = recorder.sharpened(document, lambda: WorkerClient(space.spec, space.threads))
     t4.write(path, made)
     after = recorded.space(made, str(path))
     many = sum("rounds" in r.extra for r in made.results)

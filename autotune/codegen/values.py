@@ -74,7 +74,7 @@ class Evaluator:
         self.buffers = buffers
         self.scales = "+avx512vl" in features
         self.lanes: Lanes | None = None
-        self.whole_rows, self.kept_rows = set[str](), set[str]()
+        self.whole_rows, self.kept_rows = set[str](), set[str]()  # of registers, by what lies beyond the lanes
         # Divisors that are one number for the loop being written; True: far from overflow, so that `quotient` is exact.
         self.divisors: dict[Expr, bool] = {}
 

@@ -119,8 +119,7 @@ def _first_touch(entries: list[_Entry], policy: Policy, deadline: float, touch: 
         while policy.warm and e.estimate * e.repeat < policy.sample_seconds / 2 and e.repeat < MOST_REPEATS:
             e.repeat = min(e.repeat * 64, max(e.repeat + 1, int(policy.sample_seconds / max(e.estimate, 1e-9))))
             e.estimate = max(e.run(e.repeat) / e.repeat, 1e-12)
-        if policy.warm:
-            e.repeat = max(1, -int(-policy.sample_seconds // e.estimate))
+        e.repeat = policy.repeats(e.estimate)
     touched = [e for e in entries if e.estimate]
     limit = max(FIRST_CUT, policy.race) * min((e.estimate for e in touched), default=0.0)
     for e in touched:

@@ -53,10 +53,14 @@ class Policy:
     def id(self) -> str:
         return f"{'warm' if self.warm else 'cold'}-{self.threads}t{'' if self.alone else '-turn'}"
 
+    def repeats(self, seconds: float) -> int:
+        """How often a sample repeats a kernel that takes `seconds`."""
+        return max(1, math.ceil(self.sample_seconds / seconds)) if self.warm else 1
+
     def sample(self, seconds: float) -> float:
-        """What one sample takes of a kernel that takes `seconds`: its repetitions, and a call before them."""
-        repeat = max(1, math.ceil(self.sample_seconds / max(seconds, 1e-9))) if self.warm else 1
-        return seconds * (repeat + (repeat > 1 and self.alone))
+        """What one sample takes: its repetitions, and a call before them."""
+        many = self.repeats(seconds)
+        return seconds * (many + (many > 1 and self.alone))
 
     @staticmethod
     def in_turn(threads: int) -> Policy:

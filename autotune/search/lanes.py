@@ -21,7 +21,7 @@ from .machine import Machine
 from .panel import MAX_STATEMENTS
 from .sketch import Point, Priced, broken, grid, select, vectorized
 
-STREAM = 0.004  # how much slower what is nearer than memory is read for each row more that is read at once
+LATE = 0.004  # how much slower what is nearer than memory is read for each row more that is read at once
 CROWDED = 1.25  # how much slower a step is whose lines push each other out of the first cache
 
 
@@ -93,8 +93,6 @@ class LanesSketch:
             vector_loads = nv * (mr * by_u + len(stage.reads) - by_u)
         # Arrays start anywhere: vectors as wide as a line lie across two of them. A machine that issues one full vector
         # a cycle issues two of half the width.
-        bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
-        home = mach.level(bytes_in)
         half = columns["half"]
         crossing = 1.5 if self._crossing or (k * size) % 64 else 1.0
         fma = np.where(mach.fma_per_cycle <= 1, mach.fma_per_cycle * (1 + half), mach.fma_per_cycle)
@@ -106,16 +104,18 @@ class LanesSketch:
         tiles = np.ceil(m / mr) * np.ceil(n / nr) * others
         compute = tiles * np.ceil(k / (nv * width)) * step * mach.cycle
         tail = tiles * (mr * nr * 10 + chains * 2 + 15 + np.where(k % (nv * width) > 0, step + 5, 0)) * mach.cycle
+        bytes_in = sum(min(float(a.buffer.bytes), 1e18) for a in stage.loads)
+        home = mach.level(bytes_in)
         streams = np.maximum(mr * nr, 1)
         # Memory needs several streams to be busy.
-        flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1 / (1 + STREAM * np.minimum(streams - 1, 8))
+        flow = np.where(streams >= 4, 1.0, 0.8) if home == "DRAM" else 1 / (1 + LATE * np.minimum(streams - 1, 8))
         crowded = np.where(self._crowd(mach, mr, nr) > mach.l1_ways, CROWDED, 1.0)
         compute, memory = compute * crowded, bytes_in * mach.byte(home) / flow * crowded
         share = 1.0 / self.threads if m * others >= self.threads * 2 else 1.0
         busy = (compute + tail) * share
         memory = memory * max(share, 1.0 / mach.streams) + 0.0 * mr
         # The end of one row runs beside the reading of the next.
-        leak = (0.15 * np.minimum(compute, memory / share) + 0.03 * tail) * share
+        leak = 0.15 * np.minimum(compute * share, memory) + 0.03 * tail * share
         seconds = np.maximum(busy, memory) + leak + mach.launch(self.threads)
         return Priced(columns, seconds, {"compute": compute, "combine": tail, "memory": memory}, rejected, why)
 

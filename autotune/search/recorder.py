@@ -20,8 +20,10 @@ from ..devices.records import BuildReport, Measurement, Policy, Status, median
 from ..ir.errors import AutotuneError, MeasureError
 from ..ir.schedule import Schedule
 from . import t4
+from .longrun import long_run
 from .ranking import Candidate, Ranking
-from .recorded import Row, Space, configuration
+from .recorded import Row, configuration
+from .recorded import space as recorded_space
 from .tune import Measurer
 
 BATCH = 8
@@ -130,32 +132,22 @@ class Recorder:
 
 
 def sharpened(
-    document: t4.Document, space: Space, make: Callable[[], AbstractContextManager[Measurer]], policy: Policy,
-    processes: int = PROCESSES, looks: int = LOOKS,
+    document: t4.Document, make: Callable[[], AbstractContextManager[Measurer]], processes: int = PROCESSES,
+    looks: int = LOOKS,
 ) -> t4.Document:  # fmt: skip
-    """The same space, its best points measured once more, all in turn and in many places of their arrays: of hundreds
-    of points measured by themselves, the one that is called the best is the luckiest. Each time becomes the median of
-    its ratios to the default's, on the record's scale. `make` starts a measuring process. Raises MeasureError."""
+    """The same recording, its best points measured once more, all in turn: of hundreds of points measured by
+    themselves, the one that is called the best is the luckiest. Each time becomes the median of its ratios to the
+    default's, on the record's scale. `make` starts a measuring process. Raises CacheError or MeasureError."""
+    space = recorded_space(document, "the recording")
     default = space.rows[space.default().schedule.digest]
     limit = CLOSE * min(space.seconds.values())
     best = sorted((row for row, t in space.seconds.items() if t <= limit), key=space.seconds.__getitem__)[:MOST]
     rows = [default, *(row for row in best if row != default)]
-    how = Policy(policy.threads, policy.warm, policy.sample_seconds, ROUNDS, race=math.inf, moved=True)
     program = space.whole.program.canonical
-    samples: dict[Row, list[float]] = {row: [] for row in rows}
-    for _ in range(processes):
-        with make() as measurer:
-            todo = [(program, space.whole.candidate(*row, "record").schedule.to_json()) for row in rows]
-            built = {row: r.handle for row, r in zip(rows, measurer.build(todo)) if r.handle is not None}
-            for _ in range(looks):
-                measured = measurer.time([*built.values()], how, ROUNDS)
-                if not all(len(m.samples) == ROUNDS for m in measured):
-                    raise MeasureError("a point that was recorded could not be timed again")
-                for row, m in zip(built, measured):
-                    samples[row] += m.samples
-    whole = len(samples[default])
-    kept = {row: part for row, part in samples.items() if len(part) == whole}
-    times = {row: [a / b for a, b in zip(part, samples[default])] for row, part in kept.items()}
+    todo = [(program, space.whole.candidate(*row, "record").schedule.to_json()) for row in rows]
+    (samples,) = long_run(make, [todo], Policy(threads=space.threads), processes, looks, ROUNDS)
+    base = samples[0]
+    times = {row: [a / b for a, b in zip(part, base)] for row, part in zip(rows, samples)}
     level = median(space.seconds[row] / median(ratios) for row, ratios in times.items())
     quiet = median(float(r.extra["anchor"][0]) for r in document.results if "anchor" in r.extra)
     names = {tuple(sorted(space.results[row].configuration.items())): ratios for row, ratios in times.items()}
@@ -164,10 +156,10 @@ def sharpened(
         ratios = names.get(tuple(sorted(r.configuration.items())))
         if ratios is None or r.status is not Status.OK:
             return r
-        m = Measurement.of([level * x for x in ratios], whole)
+        m = Measurement.of([level * x for x in ratios], len(base))
         extra = {k: v for k, v in r.extra.items() if k not in ("apart", "noisy")}
         extra |= {"mad": (_ms(m.mad), "ms"), "minimum": (_ms(m.minimum), "ms"), "anchor": (quiet, "ms"),
-                  "rounds": (whole, "")}  # fmt: skip
+                  "rounds": (len(base), "")}  # fmt: skip
         return replace(r, seconds=m.seconds, runtimes=m.samples[:RUNTIMES], extra=extra)
 
     return t4.Document(tuple(map(sharp, document.results)), document.metadata)

@@ -210,9 +210,10 @@ class Tuner:
         """What runs along with new candidates, to tell how fast the machine is meanwhile: the leader and the default,
         for a neighbour that uses the caches may slow down one of them alone."""
         st = self.state
-        leader = min(st.seconds, key=st.seconds.__getitem__, default=None)
-        known = [d for d in dict.fromkeys((leader, self.default.schedule.digest)) if d in st.seconds]
-        return [d for d in known if d is not None and (d in st.handles or self._build([st.candidates[d]], until))]
+        default = self.default.schedule.digest
+        leader = min(st.seconds, key=st.seconds.__getitem__, default=default)
+        known = [d for d in dict.fromkeys((leader, default)) if d in st.seconds]
+        return [d for d in known if d in st.handles or self._build([st.candidates[d]], until)]
 
     def _build(self, candidates: Sequence[Candidate], until: float) -> list[Candidate]:
         """Those of `candidates` that were built. One that fails is a trial; what there was no time for is none."""

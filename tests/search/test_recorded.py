@@ -263,9 +263,9 @@ def test_the_best_points_are_measured_once_more_in_turn() -> None:
 
         def drop(self, handles: Iterable[int]) -> None: ...
 
-    made_again = sharpened(lucky, before, lambda: nullcontext(Again()), Policy(), processes=1, looks=3)
+    made_again = sharpened(lucky, lambda: nullcontext(Again()), processes=1, looks=3)
     after = space(made_again, "made")
-    assert len(policies) == 3 and all(p.moved and p.race == math.inf for p in policies)
+    assert len(policies) == 3 and all(p.moved and p.race > 1e6 for p in policies)
     limit = CLOSE * min(before.seconds.values())
     default = before.rows[before.default().schedule.digest]
     level = after.seconds[default] / before.seconds[default]
